@@ -1,0 +1,154 @@
+//! What a step's body is given: the session, a voice, and the wish to stop.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::engine::event::{Event, Sink, What};
+use crate::error::Failure;
+use crate::plan::StepId;
+use crate::session::Session;
+use crate::tools::{Command, CommandError, CommandIo, Output, Stream};
+use crate::world::Clock;
+
+/// Numbers events, stamps them and hands them to the sink. Cheap to clone.
+#[derive(Clone)]
+pub struct Emitter {
+    inner: Arc<EmitterInner>,
+}
+
+struct EmitterInner {
+    // Held across numbering and delivery, so that sinks see events in the order of their numbers.
+    next: std::sync::Mutex<u64>,
+    commands: AtomicU64,
+    clock: Arc<dyn Clock>,
+    sink: Arc<dyn Sink>,
+}
+
+impl Emitter {
+    /// An emitter that starts at 0.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>, sink: Arc<dyn Sink>) -> Self {
+        Emitter {
+            inner: Arc::new(EmitterInner {
+                next: std::sync::Mutex::new(0),
+                commands: AtomicU64::new(0),
+                clock,
+                sink,
+            }),
+        }
+    }
+
+    /// Emits.
+    pub fn emit(&self, what: What) {
+        let mut next = self.inner.next.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let event = Event { seq: *next, at: self.inner.clock.now(), what };
+        *next += 1;
+        self.inner.sink.take(&event);
+    }
+
+    fn next_command(&self) -> u64 {
+        self.inner.commands.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// Handed to a step's body. Cheap to clone.
+#[derive(Clone)]
+pub struct StepContext {
+    /// The lab in its world.
+    pub session: Arc<Session>,
+    /// Cancelled when the run is to stop.
+    pub cancel: CancellationToken,
+    step: StepId,
+    deadline: Instant,
+    /// Absent while only looking (`plan`, `status`): then nothing is emitted.
+    emitter: Option<Emitter>,
+}
+
+impl StepContext {
+    /// A context for `step` whose time runs out at `deadline`; without an emitter it is silent.
+    #[must_use]
+    pub fn new(
+        session: Arc<Session>,
+        step: StepId,
+        deadline: Instant,
+        cancel: CancellationToken,
+        emitter: Option<Emitter>,
+    ) -> Self {
+        StepContext { session, cancel, step, deadline, emitter }
+    }
+
+    /// The step.
+    #[must_use]
+    pub fn step(&self) -> StepId {
+        self.step
+    }
+
+    /// When the step's time is up. Waits take this as their limit, so that they can say what they waited for.
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        self.deadline
+    }
+
+    /// Time left.
+    #[must_use]
+    pub fn remaining(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// Says what is being done or waited for.
+    pub fn progress(&self, message: impl Into<String>) {
+        self.emit(What::StepProgress { step: self.step, message: message.into() });
+    }
+
+    /// Says that something is tried again.
+    pub fn retry(&self, attempt: u32, because: impl Into<String>) {
+        self.emit(What::StepRetry { step: self.step, attempt, because: because.into() });
+    }
+
+    /// Sleeps, but wakes with an error when the run is to stop.
+    ///
+    /// # Errors
+    /// [`Failure::interrupted`].
+    pub async fn sleep(&self, duration: Duration) -> Result<(), Failure> {
+        tokio::select! {
+            () = tokio::time::sleep(duration) => Ok(()),
+            () = self.cancel.cancelled() => Err(Failure::interrupted()),
+        }
+    }
+
+    /// Runs a command for this step: journaled, streamed as events, ended with the run.
+    ///
+    /// # Errors
+    /// As [`crate::tools::Runner::run`].
+    pub async fn run(&self, command: &Command) -> Result<Output, CommandError> {
+        let runner = &self.session.world.runner;
+        let Some(emitter) = &self.emitter else {
+            return runner.run(command, CommandIo { on_line: &|_, _| {}, cancel: &self.cancel }).await;
+        };
+        let number = emitter.next_command();
+        emitter.emit(What::CommandStarted { step: self.step, command: number, line: command.line() });
+        let started = Instant::now();
+        let on_line = |stream: Stream, line: &str| {
+            emitter.emit(What::CommandOutput { command: number, stream, line: line.to_owned() });
+        };
+        let result = runner.run(command, CommandIo { on_line: &on_line, cancel: &self.cancel }).await;
+        let exit = match &result {
+            Ok(_) => Some(0),
+            Err(CommandError::Exit { code, .. }) => Some(*code),
+            Err(_) => None,
+        };
+        let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        emitter.emit(What::CommandEnded { command: number, exit, took_ms });
+        result
+    }
+
+    fn emit(&self, what: What) {
+        if let Some(emitter) = &self.emitter {
+            emitter.emit(what);
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Deleting, and seeing it gone.
+
+use std::fmt::Debug;
+
+use futures::stream::{self, StreamExt, TryStreamExt};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, DynamicObject};
+use kube::runtime::watcher;
+use kube::{Api, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+
+use crate::error::Failure;
+use crate::kube::apply::name_of;
+use crate::kube::wait::{Judgement, Patience};
+use crate::kube::{Cluster, api_failure, describe_pod};
+
+impl Cluster {
+    /// Deletes objects, dependents first, and waits until each is gone. What is gone already is fine.
+    /// `ours` decides about each live object whether it may go; one that may not is left alone.
+    ///
+    /// # Errors
+    /// One is not gone in time; the sentence says what holds it.
+    pub async fn delete(
+        &self,
+        objects: &[DynamicObject],
+        ours: &(dyn Fn(&DynamicObject) -> bool + Sync),
+        patience: &Patience<'_>,
+    ) -> Result<(), Failure> {
+        stream::iter(objects.iter().rev().map(|object| self.delete_one(object, ours, patience)))
+            .buffer_unordered(12)
+            .try_collect()
+            .await
+    }
+
+    async fn delete_one(
+        &self,
+        object: &DynamicObject,
+        ours: &(dyn Fn(&DynamicObject) -> bool + Sync),
+        patience: &Patience<'_>,
+    ) -> Result<(), Failure> {
+        let types = object.types.clone().unwrap_or_default();
+        let Ok(gvk) = kube::core::GroupVersionKind::try_from(&types) else { return Ok(()) };
+        // A kind that the server does not know has no objects.
+        let Some(api) = self.dynamic(&gvk, object.metadata.namespace.as_deref()).await? else { return Ok(()) };
+        let what = name_of(object);
+        let live = api.get_opt(&object.name_any()).await.map_err(|e| api_failure(&format!("could not read {what}"), &e))?;
+        match live {
+            Some(live) if ours(&live) => self.delete_named(api, &object.name_any(), &what, patience).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Deletes one object with its dependents and waits until it is gone.
+    ///
+    /// # Errors
+    /// Refused, or not gone in time.
+    pub async fn delete_named<K>(&self, api: Api<K>, name: &str, what: &str, patience: &Patience<'_>) -> Result<(), Failure>
+    where
+        K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    {
+        match api.delete(name, &DeleteParams::foreground()).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(()),
+            Err(error) => return Err(api_failure(&format!("could not delete {what}"), &error)),
+        }
+        self.wait_one(api, name, patience, |object| match object {
+            None => Judgement::Good(()),
+            Some(object) => {
+                let held = object.meta().finalizers.clone().unwrap_or_default().join(", ");
+                let by = if held.is_empty() { String::new() } else { format!(", held by {held}") };
+                Judgement::Waiting(format!("{what} is being deleted{by}"))
+            }
+        })
+        .await
+    }
+
+    /// Waits until no pod of `selector` is left in `namespace`.
+    ///
+    /// # Errors
+    /// Not in time; names the pods.
+    pub async fn pods_gone(&self, namespace: &str, selector: &str, patience: &Patience<'_>) -> Result<(), Failure> {
+        let config = watcher::Config::default().labels(selector);
+        self.wait_all(self.namespaced::<Pod>(namespace), config, patience, |pods| match pods.values().next() {
+            None => Judgement::Good(()),
+            Some(pod) => Judgement::Waiting(describe_pod(pod)),
+        })
+        .await
+    }
+}

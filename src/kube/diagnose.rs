@@ -1,0 +1,213 @@
+//! Why something does not become ready: what its pods wait for, say, and suffer from.
+
+use k8s_openapi::api::core::v1::{ContainerStatus, Event as CoreEvent, Pod};
+use kube::ResourceExt;
+use kube::api::{ListParams, LogParams};
+
+use crate::error::Failure;
+use crate::kube::{Cluster, Patience};
+
+/// Why a pod will never start by waiting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Doom {
+    /// `namespace/pod`.
+    pub pod: String,
+    /// `ErrImagePull: rpc error: …`.
+    pub reason: String,
+    /// The image, if that is the trouble.
+    pub image: Option<String>,
+}
+
+impl Doom {
+    /// As a failure.
+    #[must_use]
+    pub fn failure(&self) -> Failure {
+        let failure = Failure::tool(format!("pod {} cannot start: {}", self.pod, self.reason));
+        match &self.image {
+            Some(image) => failure
+                .fact(format!("image: {image}"))
+                .next("load the image from an archive (`[images] archives` in lab.toml), or make its registry reachable from the nodes"),
+            None => failure,
+        }
+    }
+}
+
+/// Waiting reasons that do not end by themselves. `ErrImagePull` counts from the first time: the kubelet says it
+/// once a pull has failed, and a failed name, digest or policy fails again.
+const HOPELESS: &[&str] = &[
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "ErrImageNeverPull",
+    "InvalidImageName",
+    "CreateContainerConfigError",
+    "CreateContainerError",
+];
+
+/// Whether the pod is beyond hope, and why.
+#[must_use]
+pub fn doom_of(pod: &Pod) -> Option<Doom> {
+    let (container, reason, message) = statuses(pod).find_map(|container| {
+        let waiting = container.state.as_ref()?.waiting.as_ref()?;
+        let reason = waiting.reason.as_deref()?;
+        HOPELESS.contains(&reason).then(|| (container, reason, waiting.message.clone().unwrap_or_default()))
+    })?;
+    let about_image = reason.contains("Image");
+    Some(Doom {
+        pod: qualified(pod),
+        reason: if message.is_empty() { reason.to_owned() } else { format!("{reason}: {message}") },
+        image: about_image.then(|| container.image.clone()),
+    })
+}
+
+/// One line: the pod, its phase, and what it waits for.
+#[must_use]
+pub fn describe_pod(pod: &Pod) -> String {
+    let name = qualified(pod);
+    if pod.metadata.deletion_timestamp.is_some() {
+        return format!("{name}: Terminating");
+    }
+    let phase = pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_else(|| "no phase yet".into());
+    let waiting = statuses(pod).find_map(|container| {
+        let state = container.state.as_ref()?;
+        if let Some(waiting) = &state.waiting {
+            let reason = waiting.reason.clone().unwrap_or_else(|| "waiting".into());
+            return Some(match &waiting.message {
+                Some(message) => format!("{}: {reason} ({message})", container.name),
+                None => format!("{}: {reason}", container.name),
+            });
+        }
+        if let Some(ended) = &state.terminated
+            && ended.exit_code != 0
+        {
+            let reason = ended.reason.clone().unwrap_or_else(|| "Error".into());
+            return Some(format!("{}: ended with code {} ({reason})", container.name, ended.exit_code));
+        }
+        (!container.ready && state.running.is_some()).then(|| format!("{}: running, not ready", container.name))
+    });
+    let unschedulable = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_ref())
+        .and_then(|all| all.iter().find(|c| c.type_ == "PodScheduled" && c.status == "False"))
+        .and_then(|condition| condition.message.clone());
+    match unschedulable.or(waiting) {
+        Some(why) => format!("{name}: {phase}, {why}"),
+        None => format!("{name}: {phase}"),
+    }
+}
+
+fn statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
+    let status = pod.status.as_ref();
+    let of = |list: Option<&'_ Option<Vec<ContainerStatus>>>| list.and_then(Option::as_ref).map(|v| v.iter().collect()).unwrap_or_default();
+    let initial: Vec<&ContainerStatus> = status.map(|s| of(Some(&s.init_container_statuses))).unwrap_or_default();
+    let main: Vec<&ContainerStatus> = status.map(|s| of(Some(&s.container_statuses))).unwrap_or_default();
+    initial.into_iter().chain(main)
+}
+
+fn qualified(pod: &Pod) -> String {
+    format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any())
+}
+
+impl Cluster {
+    /// Adds to a failure what the pods of `selector` in `namespace` have to say: their state, the last lines of
+    /// those that are in trouble, and the warnings about them. Never fails: what cannot be read is said.
+    pub async fn explain(&self, failure: Failure, namespace: &str, selector: &str) -> Failure {
+        let pods = match self.namespaced::<Pod>(namespace).list(&ListParams::default().labels(selector)).await {
+            Ok(pods) => pods.items,
+            Err(error) => return failure.fact(format!("pods of {namespace} could not be read: {error}")),
+        };
+        if pods.is_empty() {
+            return failure.fact(format!("no pod in namespace {namespace} matches {selector}"));
+        }
+        let mut facts = Vec::new();
+        for pod in &pods {
+            facts.push(describe_pod(pod));
+            if is_ready(pod) {
+                continue;
+            }
+            facts.extend(self.last_lines(pod, 5).await);
+            facts.extend(self.warnings(pod, 3).await);
+        }
+        failure.facts(facts)
+    }
+
+    async fn last_lines(&self, pod: &Pod, lines: i64) -> Vec<String> {
+        let api = self.namespaced::<Pod>(&pod.namespace().unwrap_or_default());
+        let mut found = Vec::new();
+        for container in statuses(pod).filter(|c| !c.ready && !ended_well(c)) {
+            let waiting = container.state.as_ref().is_some_and(|s| s.waiting.is_some());
+            if waiting && container.restart_count == 0 {
+                continue; // never ran: has said nothing
+            }
+            let params = LogParams {
+                container: Some(container.name.clone()),
+                tail_lines: Some(lines),
+                previous: waiting,
+                ..LogParams::default()
+            };
+            if let Ok(text) = api.logs(&pod.name_any(), &params).await {
+                found.extend(text.lines().map(|line| format!("{} said: {line}", container.name)));
+            }
+        }
+        found
+    }
+
+    async fn warnings(&self, pod: &Pod, most: usize) -> Vec<String> {
+        let fields = format!("involvedObject.name={},type=Warning", pod.name_any());
+        let api = self.namespaced::<CoreEvent>(&pod.namespace().unwrap_or_default());
+        let Ok(events) = api.list(&ListParams::default().fields(&fields)).await else { return Vec::new() };
+        let skip = events.items.len().saturating_sub(most);
+        events
+            .items
+            .into_iter()
+            .skip(skip)
+            .map(|e| format!("event {}: {}", e.reason.unwrap_or_default(), e.message.unwrap_or_default()))
+            .collect()
+    }
+
+    /// Resolves as soon as a pod in one of the namespaces is beyond hope for longer than `grace`; never otherwise.
+    ///
+    /// Runs beside work that would only notice at its time limit (helm waiting for a hook). The grace lets a node
+    /// finish what it was doing: a pull that loses a race with an image being loaded mends itself.
+    ///
+    /// # Errors
+    /// Always: the doom, or the run being stopped.
+    pub async fn until_doomed(&self, namespaces: &[&str], patience: &Patience<'_>) -> Failure {
+        let mut first_seen: Option<(Doom, tokio::time::Instant)> = None;
+        let grace = std::time::Duration::from_secs(4);
+        loop {
+            let mut now = None;
+            for namespace in namespaces {
+                if let Ok(pods) = self.namespaced::<Pod>(namespace).list(&ListParams::default()).await {
+                    now = now.or_else(|| pods.items.iter().find_map(doom_of));
+                }
+            }
+            first_seen = match (now, first_seen) {
+                (Some(doom), Some((same, since))) if doom.pod == same.pod => {
+                    if since.elapsed() >= grace {
+                        return doom.failure();
+                    }
+                    Some((same, since))
+                }
+                (Some(doom), _) => Some((doom, tokio::time::Instant::now())),
+                (None, _) => None,
+            };
+            match patience.limit(tokio::time::sleep(std::time::Duration::from_secs(1))).await {
+                Ok(Some(())) => {}
+                Ok(None) => std::future::pending().await,
+                Err(stopped) => return stopped,
+            }
+        }
+    }
+}
+
+fn ended_well(container: &ContainerStatus) -> bool {
+    container.state.as_ref().and_then(|s| s.terminated.as_ref()).is_some_and(|ended| ended.exit_code == 0)
+}
+
+fn is_ready(pod: &Pod) -> bool {
+    pod.status
+        .as_ref()
+        .and_then(|status| status.conditions.as_ref())
+        .is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
+}

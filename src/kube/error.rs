@@ -1,0 +1,30 @@
+//! What the API server, or the way to it, said.
+
+use crate::error::{Failure, Kind};
+
+/// A client error as a failure: `what: the server's own words`.
+#[must_use]
+pub fn api_failure(what: &str, error: &kube::Error) -> Failure {
+    match error {
+        kube::Error::Api(status) => {
+            let failure = Failure::new(Kind::Tool, format!("{what}: {}", status.message));
+            match status.reason.as_str() {
+                "Forbidden" | "Unauthorized" => {
+                    failure.next("check that the context's user may do this: `kubectl auth can-i --list`")
+                }
+                _ => failure,
+            }
+        }
+        other => Failure::new(Kind::Tool, format!("{what}: the API server does not answer ({})", root_cause(other)))
+            .next("is the cluster running? `docker ps` shows the nodes of a kind cluster, `coastal status` what is there"),
+    }
+}
+
+/// Errors of HTTP clients wrap each other; the innermost says what happened (`connection refused`).
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}

@@ -1,0 +1,112 @@
+//! The API server: a pinned client, server-side apply, waits by watch, diagnosis, deletion.
+//!
+//! The only room that talks to Kubernetes. It knows nothing of steps: whoever waits brings a [`Patience`].
+
+mod apply;
+mod connect;
+mod delete;
+mod diagnose;
+mod error;
+mod objects;
+mod wait;
+
+use std::sync::Arc;
+
+use kube::Api;
+use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::discovery::{ApiCapabilities, Discovery, Scope};
+use tokio::sync::RwLock;
+
+use crate::error::Failure;
+
+pub use connect::RealConnector;
+pub use diagnose::{Doom, describe_pod, doom_of};
+pub use error::api_failure;
+pub use objects::{differs, label, parse};
+pub use wait::{Judgement, Patience};
+
+/// A reached API server. Cheap to clone.
+#[derive(Clone)]
+pub struct Cluster {
+    client: kube::Client,
+    discovery: Arc<RwLock<Option<Arc<Discovery>>>>,
+}
+
+impl Cluster {
+    /// Around a client.
+    #[must_use]
+    pub fn new(client: kube::Client) -> Self {
+        Cluster { client, discovery: Arc::default() }
+    }
+
+    /// The objects of kind `K` in a namespace.
+    pub fn namespaced<K>(&self, namespace: &str) -> Api<K>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// The objects of kind `K` everywhere.
+    pub fn all<K>(&self) -> Api<K>
+    where
+        K: kube::Resource,
+        K::DynamicType: Default,
+    {
+        Api::all(self.client.clone())
+    }
+
+    /// How the server serves `object`, and the API to reach it.
+    ///
+    /// # Errors
+    /// The server does not know the kind, or does not answer.
+    pub async fn api_of(&self, object: &DynamicObject) -> Result<Api<DynamicObject>, Failure> {
+        let types = object.types.clone().unwrap_or_default();
+        let gvk = GroupVersionKind::try_from(&types)
+            .map_err(|error| Failure::tool(format!("object without a readable apiVersion: {error}")))?;
+        let namespace = object.metadata.namespace.as_deref();
+        self.dynamic(&gvk, namespace).await?.ok_or_else(|| {
+            Failure::tool(format!("the cluster does not know the kind {} of {}", gvk.kind, gvk.api_version()))
+                .next("is the CRD that defines it installed? `kubectl api-resources` lists what the cluster knows")
+        })
+    }
+
+    /// The API of a kind, or nothing if the server does not know it. Without a namespace: all of them.
+    ///
+    /// # Errors
+    /// The server does not answer.
+    pub async fn dynamic(
+        &self,
+        gvk: &GroupVersionKind,
+        namespace: Option<&str>,
+    ) -> Result<Option<Api<DynamicObject>>, Failure> {
+        let known = match self.resolve(gvk, false).await? {
+            Some(known) => Some(known),
+            // Kinds appear while we run: a CRD may have come since the last look.
+            None => self.resolve(gvk, true).await?,
+        };
+        Ok(known.map(|(resource, capabilities)| match (capabilities.scope, namespace) {
+            (Scope::Namespaced, Some(namespace)) => Api::namespaced_with(self.client.clone(), namespace, &resource),
+            _ => Api::all_with(self.client.clone(), &resource),
+        }))
+    }
+
+    async fn resolve(
+        &self,
+        gvk: &GroupVersionKind,
+        again: bool,
+    ) -> Result<Option<(ApiResource, ApiCapabilities)>, Failure> {
+        if !again && let Some(discovery) = self.discovery.read().await.as_ref() {
+            return Ok(discovery.resolve_gvk(gvk));
+        }
+        let mut slot = self.discovery.write().await;
+        let discovery = Discovery::new(self.client.clone())
+            .run_aggregated()
+            .await
+            .map_err(|error| api_failure("could not ask the cluster what kinds it knows", &error))?;
+        let found = discovery.resolve_gvk(gvk);
+        *slot = Some(Arc::new(discovery));
+        Ok(found)
+    }
+}

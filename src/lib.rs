@@ -1,0 +1,39 @@
+//! `coastal`: the "Day Two Operations for SPIRE" lab as one program.
+//!
+//! The rooms, from what a person types down to what touches the machine:
+//!
+//! | room | purpose |
+//! |---|---|
+//! | [`cli`] | one file per command: arguments and one call |
+//! | [`config`] | `lab.toml` -> [`config::Lab`], or every problem at once |
+//! | [`spire`] | what SPIRE is: names, values, versions, the types of its JSON output |
+//! | [`observe`] | the present, read live |
+//! | [`plan`] | pure: a graph of steps as data |
+//! | [`engine`] | executes a plan, emits events, journals them |
+//! | [`steps`] | what a step does |
+//! | [`tools`] | the only place that starts processes; kind, helm, kubectl, docker |
+//! | [`kube`] | the only place that talks to an API server |
+//! | [`rehearsal`] | the embedded world behind the same seams ([`world`]) |
+//! | [`workload`] | the program inside the workload's pods, and its image |
+//! | [`ui`] | the only place that prints: renders events, tables, failures |
+//!
+//! Nothing above [`world`] knows which world it is in. `plan` does no I/O.
+
+pub mod assets;
+pub mod cli;
+pub mod config;
+pub mod engine;
+pub mod error;
+pub mod kube;
+pub mod observe;
+pub mod plan;
+pub mod rehearsal;
+pub mod session;
+pub mod spire;
+pub mod steps;
+pub mod tools;
+pub mod ui;
+pub mod workload;
+pub mod world;
+
+pub use cli::run;

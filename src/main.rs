@@ -1,0 +1,5 @@
+//! Parse, run, exit code. Nothing else.
+
+fn main() -> std::process::ExitCode {
+    coastal::run(std::env::args_os()).into()
+}

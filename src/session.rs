@@ -1,0 +1,98 @@
+//! One lab in one world: what every command and every step holds.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::OnceCell;
+
+use crate::config::Lab;
+use crate::kube::Cluster;
+use crate::world::World;
+
+/// The lab, its world, its files, and its cluster once it was reached and proven.
+pub struct Session {
+    /// What is wanted.
+    pub lab: Lab,
+    /// Everything outside.
+    pub world: World,
+    /// Where the lab keeps its files.
+    pub paths: Paths,
+    pub(crate) cluster: OnceCell<Arc<Cluster>>,
+}
+
+impl Session {
+    /// A session that has touched nothing yet.
+    #[must_use]
+    pub fn new(lab: Lab, world: World, paths: Paths) -> Arc<Self> {
+        Arc::new(Session { lab, world, paths, cluster: OnceCell::new() })
+    }
+}
+
+/// The lab's own files, all below one state directory (mode 0700).
+#[derive(Debug, Clone)]
+pub struct Paths {
+    state: PathBuf,
+}
+
+impl Paths {
+    /// Below `state`.
+    #[must_use]
+    pub fn new(state: PathBuf) -> Self {
+        Paths { state }
+    }
+
+    /// The state directory.
+    #[must_use]
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+
+    /// The private kubeconfig (mode 0600).
+    #[must_use]
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.state.join("kubeconfig")
+    }
+
+    /// Says that a kind cluster of ours is being made: written before `kind create`, removed when it carries our
+    /// marker. Lets the next run take away what an interrupted one left half-made.
+    #[must_use]
+    pub fn cluster_in_the_making(&self) -> PathBuf {
+        self.state.join("cluster-in-the-making")
+    }
+
+    /// Helm's repository configuration (`HELM_REPOSITORY_CONFIG`).
+    #[must_use]
+    pub fn helm_repositories(&self) -> PathBuf {
+        self.state.join("helm/repositories.yaml")
+    }
+
+    /// Helm's repository cache (`HELM_REPOSITORY_CACHE`).
+    #[must_use]
+    pub fn helm_cache(&self) -> PathBuf {
+        self.state.join("helm/cache")
+    }
+
+    /// Chart archives and manifests that were downloaded.
+    #[must_use]
+    pub fn downloads(&self) -> PathBuf {
+        self.state.join("downloads")
+    }
+
+    /// Image archives that were built.
+    #[must_use]
+    pub fn images(&self) -> PathBuf {
+        self.state.join("images")
+    }
+
+    /// One directory per run: `plan.json`, `events.jsonl`.
+    #[must_use]
+    pub fn runs(&self) -> PathBuf {
+        self.state.join("runs")
+    }
+
+    /// Locked while a command that changes things runs.
+    #[must_use]
+    pub fn lock(&self) -> PathBuf {
+        self.state.join("lock")
+    }
+}

@@ -1,0 +1,55 @@
+//! The four seams through which `coastal` touches anything outside itself, bundled.
+//!
+//! There are two implementations of each: the real machine's, and the rehearsal's ([`crate::rehearsal`]).
+//! Nothing above this module asks which one it was given.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+use crate::error::Failure;
+use crate::tools::Runner;
+
+/// Everything outside.
+#[derive(Clone)]
+pub struct World {
+    /// Starts processes.
+    pub runner: Arc<dyn Runner>,
+    /// Connects to API servers.
+    pub connector: Arc<dyn Connector>,
+    /// Tells the time of day. Durations and sleeps go through `tokio::time`, which the rehearsal runs on a
+    /// paused clock; this is only for time stamps and certificates.
+    pub clock: Arc<dyn Clock>,
+    /// Downloads files.
+    pub fetcher: Arc<dyn Fetcher>,
+}
+
+/// Makes a Kubernetes client.
+#[async_trait]
+pub trait Connector: Send + Sync {
+    /// A client for `context` of the kubeconfig text `kubeconfig`. Makes no request yet.
+    ///
+    /// # Errors
+    /// The kubeconfig does not parse, or has no such context.
+    async fn connect(&self, kubeconfig: &str, context: &str) -> Result<kube::Client, Failure>;
+}
+
+/// The time of day.
+pub trait Clock: Send + Sync {
+    /// Now.
+    fn now(&self) -> Timestamp;
+}
+
+/// Downloads.
+#[async_trait]
+pub trait Fetcher: Send + Sync {
+    /// Downloads `url` to the file `to`, whole or not at all (written beside it, then renamed).
+    ///
+    /// # Errors
+    /// The server does not answer, answers with an error, or the file cannot be written; the sentence names
+    /// the URL and the status.
+    async fn fetch(&self, url: &str, to: &Path, cancel: &CancellationToken) -> Result<(), Failure>;
+}
