@@ -97,11 +97,8 @@ pub fn describe_pod(pod: &Pod) -> String {
 }
 
 fn statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
-    let status = pod.status.as_ref();
-    let of = |list: Option<&'_ Option<Vec<ContainerStatus>>>| list.and_then(Option::as_ref).map(|v| v.iter().collect()).unwrap_or_default();
-    let initial: Vec<&ContainerStatus> = status.map(|s| of(Some(&s.init_container_statuses))).unwrap_or_default();
-    let main: Vec<&ContainerStatus> = status.map(|s| of(Some(&s.container_statuses))).unwrap_or_default();
-    initial.into_iter().chain(main)
+    let lists = pod.status.iter().flat_map(|status| [&status.init_container_statuses, &status.container_statuses]);
+    lists.flatten().flatten()
 }
 
 fn qualified(pod: &Pod) -> String {
