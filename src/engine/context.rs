@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::engine::event::{Event, Sink, What};
 use crate::error::Failure;
+use crate::kube::Patience;
 use crate::plan::StepId;
 use crate::session::Session;
 use crate::tools::{Command, CommandError, CommandIo, Output, Stream};
@@ -66,6 +67,7 @@ pub struct StepContext {
     deadline: Instant,
     /// Absent while only looking (`plan`, `status`): then nothing is emitted.
     emitter: Option<Emitter>,
+    speak: Arc<dyn Fn(String) + Send + Sync>,
 }
 
 impl StepContext {
@@ -78,7 +80,19 @@ impl StepContext {
         cancel: CancellationToken,
         emitter: Option<Emitter>,
     ) -> Self {
-        StepContext { session, cancel, step, deadline, emitter }
+        let speaker = emitter.clone();
+        let speak = Arc::new(move |message| {
+            if let Some(emitter) = &speaker {
+                emitter.emit(What::StepProgress { step, message });
+            }
+        });
+        StepContext { session, cancel, step, deadline, emitter, speak }
+    }
+
+    /// For waits on the cluster: until the deadline, with progress as events.
+    #[must_use]
+    pub fn patience(&self) -> Patience<'_> {
+        Patience { deadline: self.deadline, cancel: &self.cancel, progress: &*self.speak }
     }
 
     /// The step.
@@ -101,7 +115,7 @@ impl StepContext {
 
     /// Says what is being done or waited for.
     pub fn progress(&self, message: impl Into<String>) {
-        self.emit(What::StepProgress { step: self.step, message: message.into() });
+        (self.speak)(message.into());
     }
 
     /// Says that something is tried again.

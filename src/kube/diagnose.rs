@@ -162,20 +162,19 @@ impl Cluster {
             .collect()
     }
 
-    /// Resolves as soon as a pod in one of the namespaces is beyond hope for longer than `grace`; never otherwise.
+    /// Resolves as soon as a pod in one of the places (namespace, label selector) has been beyond hope for some
+    /// seconds, or the run is to stop; never otherwise.
     ///
     /// Runs beside work that would only notice at its time limit (helm waiting for a hook). The grace lets a node
     /// finish what it was doing: a pull that loses a race with an image being loaded mends itself.
-    ///
-    /// # Errors
-    /// Always: the doom, or the run being stopped.
-    pub async fn until_doomed(&self, namespaces: &[&str], patience: &Patience<'_>) -> Failure {
+    pub async fn until_doomed(&self, places: &[(&str, &str)], patience: &Patience<'_>) -> Failure {
         let mut first_seen: Option<(Doom, tokio::time::Instant)> = None;
         let grace = std::time::Duration::from_secs(4);
         loop {
             let mut now = None;
-            for namespace in namespaces {
-                if let Ok(pods) = self.namespaced::<Pod>(namespace).list(&ListParams::default()).await {
+            for (namespace, selector) in places {
+                let params = ListParams::default().labels(selector);
+                if let Ok(pods) = self.namespaced::<Pod>(namespace).list(&params).await {
                     now = now.or_else(|| pods.items.iter().find_map(doom_of));
                 }
             }

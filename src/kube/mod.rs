@@ -8,6 +8,7 @@ mod delete;
 mod diagnose;
 mod error;
 mod objects;
+mod rollout;
 mod wait;
 
 use std::sync::Arc;
@@ -19,10 +20,12 @@ use tokio::sync::RwLock;
 
 use crate::error::Failure;
 
+pub use apply::{Difference, name_of};
 pub use connect::RealConnector;
 pub use diagnose::{Doom, describe_pod, doom_of};
 pub use error::api_failure;
 pub use objects::{differs, label, parse};
+pub use rollout::Rollout;
 pub use wait::{Judgement, Patience};
 
 /// A reached API server. Cheap to clone.
@@ -55,6 +58,19 @@ impl Cluster {
         K::DynamicType: Default,
     {
         Api::all(self.client.clone())
+    }
+
+    /// One object, if it is there.
+    ///
+    /// # Errors
+    /// The server does not answer, or refuses.
+    pub async fn get<K>(&self, namespace: &str, name: &str) -> Result<Option<K>, Failure>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
+        K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+    {
+        let what = || format!("could not read {} {namespace}/{name}", K::kind(&()));
+        self.namespaced::<K>(namespace).get_opt(name).await.map_err(|error| api_failure(&what(), &error))
     }
 
     /// How the server serves `object`, and the API to reach it.

@@ -167,7 +167,7 @@ fn rests_on(step: StepId) -> &'static [StepId] {
         | S::RemoveDatabase
         | S::RemoveNamespaces
         | S::RemoveContour
-        | S::RemoveCertManager => &[S::Cluster],
+        | S::RemoveCertManager => &[S::Tools],
     }
 }
 
@@ -203,8 +203,6 @@ pub fn build(lab: &Lab, goal: Goal, observed: Option<&Observed>) -> Plan {
     let mut open = goals.clone();
     while let Some(step) = open.pop() {
         for need in needs(step, lab) {
-            // What a removal rests on is only that there is a cluster; what an earlier step of the lab's build-up
-            // rests on in turn is its own affair once it is found to be so.
             if all.insert(need) {
                 open.push(need);
             }
