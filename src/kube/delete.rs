@@ -9,6 +9,7 @@ use kube::runtime::watcher;
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 
+use crate::config::Lab;
 use crate::error::Failure;
 use crate::kube::apply::name_of;
 use crate::kube::wait::{Judgement, Patience};
@@ -30,6 +31,23 @@ impl Cluster {
             .buffer_unordered(12)
             .try_collect()
             .await
+    }
+
+    /// Which of the objects are there and carry the lab's label; names only.
+    ///
+    /// # Errors
+    /// The server does not answer.
+    pub async fn those_of(&self, objects: &[DynamicObject], lab: &Lab) -> Result<Vec<String>, Failure> {
+        let looks = stream::iter(objects.iter().map(|object| async move {
+            let types = object.types.clone().unwrap_or_default();
+            let Ok(gvk) = kube::core::GroupVersionKind::try_from(&types) else { return Ok(None) };
+            let Some(api) = self.dynamic(&gvk, object.metadata.namespace.as_deref()).await? else { return Ok(None) };
+            let what = name_of(object);
+            let live =
+                api.get_opt(&object.name_any()).await.map_err(|e| api_failure(&format!("could not read {what}"), &e))?;
+            Ok(live.filter(|live| live.labels().get(Lab::LABEL) == Some(&lab.name)).map(|_| what))
+        }));
+        looks.buffered(12).try_filter_map(|found| async { Ok(found) }).try_collect().await
     }
 
     async fn delete_one(

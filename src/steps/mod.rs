@@ -1,1 +1,64 @@
-//! stub
+//! What a step does: one file per subject. Each body looks, makes it so, and proves it.
+//!
+//! Steps use the adapters of [`crate::tools`] and the cluster of [`crate::kube`] through a
+//! [`StepContext`]; they print nothing and do not know which world they are in.
+
+mod addons;
+mod capacity;
+mod cluster;
+mod database;
+mod fetch;
+mod identity;
+mod images;
+pub mod manifests;
+mod monitoring;
+mod namespaces;
+pub mod reach;
+mod release;
+mod spire;
+mod tools;
+mod workload;
+
+use crate::engine::{Body, StepContext};
+use crate::plan::StepId;
+
+/// The body of a step.
+#[must_use]
+pub fn body(step: StepId) -> Box<dyn Body> {
+    use StepId as S;
+    match step {
+        S::Tools => Box::new(tools::Tools),
+        S::Repos => Box::new(fetch::Repos),
+        S::FetchCertManager => Box::new(fetch::Manifest(fetch::Which::CertManager)),
+        S::FetchContour => Box::new(fetch::Manifest(fetch::Which::Contour)),
+        S::FetchPrometheus => Box::new(fetch::Chart(fetch::WhichChart::Prometheus)),
+        S::FetchSpire => Box::new(fetch::Chart(fetch::WhichChart::Spire)),
+        S::BuildWorkloadImage => Box::new(images::Build),
+        S::Cluster => Box::new(cluster::Up),
+        S::LoadImages => Box::new(images::Archives),
+        S::LoadWorkloadImage => Box::new(images::Workload),
+        S::CertManager => Box::new(addons::CertManager),
+        S::ClusterIssuer => Box::new(addons::ClusterIssuer),
+        S::Contour => Box::new(addons::Contour),
+        S::Prometheus => Box::new(monitoring::Prometheus),
+        S::Namespaces => Box::new(namespaces::Up),
+        S::Database => Box::new(database::Up),
+        S::Spire => Box::new(spire::Install),
+        S::SpireServers => Box::new(spire::Servers),
+        S::SpireAgents => Box::new(spire::Agents),
+        S::Tornjak => Box::new(spire::Tornjak),
+        S::Monitors => Box::new(monitoring::Monitors),
+        S::Workload => Box::new(workload::Up),
+        S::RemoveWorkload => Box::new(workload::Down),
+        S::RemoveSpire => Box::new(spire::Uninstall),
+        S::RemoveMonitors => Box::new(monitoring::RemoveMonitors),
+        S::RemovePrometheus => Box::new(monitoring::Uninstall),
+        S::RemoveDatabase => Box::new(database::Down),
+        S::RemoveNamespaces => Box::new(namespaces::Down),
+        S::RemoveContour => Box::new(addons::RemoveContour),
+        S::RemoveCertManager => Box::new(addons::RemoveCertManager),
+        S::RemoveCluster => Box::new(cluster::Down),
+        S::ChartTests => Box::new(spire::ChartTests),
+        S::IdentityTest => Box::new(identity::Test),
+    }
+}

@@ -1,0 +1,161 @@
+//! PostgreSQL: SPIRE's data store. It is there when it accepts SPIRE's login.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use base64::Engine;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Secret};
+use kube::ResourceExt;
+use kube::core::DynamicObject;
+use serde_json::json;
+
+use crate::config::{DatabaseSpec, Lab};
+use crate::engine::{Body, StepContext};
+use crate::error::{Failure, Kind};
+use crate::kube::{Cluster, Rollout, label};
+use crate::plan::Finding;
+use crate::steps::addons::{found_by, gone};
+use crate::steps::{manifests, reach, release};
+
+const POD: &str = "spire-db-0";
+const CONTAINER: &str = "postgres";
+const CLAIM: &str = "data-spire-db-0";
+/// As SPIRE logs in: by name, over the network, with the password (on its own loopback PostgreSQL asks for none).
+const LOGIN: &str =
+    r#"PGPASSWORD="$POSTGRES_PASSWORD" psql -h spire-db -U "$POSTGRES_USER" -d "$POSTGRES_DB" -tAc 'select 1'"#;
+
+/// [`crate::plan::StepId::Database`].
+pub struct Up;
+
+#[async_trait]
+impl Body for Up {
+    async fn check(&self, cx: &StepContext) -> Result<Finding, Failure> {
+        let cluster = reach::cluster(cx).await?;
+        let found = found_by(cluster.difference(&manifests::database(&cx.session.lab)?).await?, String::new);
+        if !found.is_satisfied() {
+            return Ok(found);
+        }
+        if secret(cx, &cluster).await?.is_none() {
+            return Ok(Finding::Missing(format!("Secret {} is not there", DatabaseSpec::SECRET)));
+        }
+        Ok(match login(cx).await {
+            Ok(()) => Finding::Satisfied("accepts SPIRE's login".into()),
+            Err(failure) => Finding::Differs(failure.message),
+        })
+    }
+
+    async fn run(&self, cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
+        let cluster = reach::cluster(cx).await?;
+        // A password that exists is kept: the claim may hold a database that knows it.
+        if secret(cx, &cluster).await?.is_none() {
+            cluster.apply(&[new_secret(&cx.session.lab)?], &cx.patience()).await?;
+        }
+        cluster.apply(&manifests::database(&cx.session.lab)?, &cx.patience()).await
+    }
+
+    async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
+        let cluster = reach::cluster(cx).await?;
+        let namespace = &cx.session.lab.spire.server_namespace;
+        cluster.rolled_out(Rollout::StatefulSet, namespace, DatabaseSpec::NAME, &cx.patience()).await?;
+        loop {
+            match login(cx).await {
+                Ok(()) => return Ok("accepts SPIRE's login".into()),
+                Err(failure) if failure.kind == Kind::Interrupted => return Err(failure),
+                Err(failure) if cx.remaining() < Duration::from_secs(2) => {
+                    let refused = failure.facts.iter().any(|fact| fact.contains("password authentication failed"));
+                    let failure = failure.context("the data store does not accept SPIRE's login");
+                    return Err(if refused {
+                        failure
+                            .fact("its volume holds a database that was made with another password")
+                            .next("`coastal tear-down` removes the volume (and the data on it); then `coastal deploy-database`")
+                    } else {
+                        cluster.explain(failure, namespace, "app=spire-db").await
+                    });
+                }
+                Err(failure) => {
+                    cx.progress(format!("waiting for a login: {}", failure.facts.last().unwrap_or(&failure.message)));
+                    cx.sleep(Duration::from_millis(500)).await?;
+                }
+            }
+        }
+    }
+}
+
+/// [`crate::plan::StepId::RemoveDatabase`].
+pub struct Down;
+
+#[async_trait]
+impl Body for Down {
+    async fn check(&self, cx: &StepContext) -> Result<Finding, Failure> {
+        let Some(cluster) = reach::cluster_if_any(cx).await? else {
+            return Ok(Finding::Satisfied("there is no cluster".into()));
+        };
+        let spire = &cx.session.lab.spire;
+        let left = cluster.those_of(&objects(&cx.session.lab)?, &cx.session.lab).await?;
+        let claim: Option<PersistentVolumeClaim> = cluster.get(&spire.server_namespace, CLAIM).await?;
+        Ok(match (left.first(), claim) {
+            (None, None) => Finding::Satisfied("nothing of it is there".into()),
+            (Some(first), _) => Finding::Differs(format!("{first} is there")),
+            (None, Some(_)) => Finding::Differs(format!("its claim {CLAIM} is there")),
+        })
+    }
+
+    async fn run(&self, cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
+        let spire = &cx.session.lab.spire;
+        if release::current(cx, &spire.release, &spire.release_namespace).await?.is_some() {
+            return Err(Failure::refused("SPIRE still uses the data store; without it every server would stop")
+                .fact(format!("release {} is installed", spire.release))
+                .next("`coastal spire-uninstall` first, or `coastal down --keep-cluster` for everything"));
+        }
+        let cluster = reach::cluster(cx).await?;
+        let lab = cx.session.lab.name.clone();
+        let mine = move |live: &DynamicObject| live.labels().get(Lab::LABEL) == Some(&lab);
+        cluster.delete(&objects(&cx.session.lab)?, &mine, &cx.patience()).await?;
+        let namespace = &spire.server_namespace;
+        cluster.pods_gone(namespace, "app=spire-db", &cx.patience()).await?;
+        let claims = cluster.namespaced::<PersistentVolumeClaim>(namespace);
+        cluster.delete_named(claims, CLAIM, &format!("claim {namespace}/{CLAIM}"), &cx.patience()).await
+    }
+
+    async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
+        gone(self.check(cx).await?)
+    }
+}
+
+async fn secret(cx: &StepContext, cluster: &Cluster) -> Result<Option<Secret>, Failure> {
+    cluster.get(&cx.session.lab.spire.server_namespace, DatabaseSpec::SECRET).await
+}
+
+async fn login(cx: &StepContext) -> Result<(), Failure> {
+    let namespace = &cx.session.lab.spire.server_namespace;
+    let output = reach::exec(cx, namespace, POD, CONTAINER, &["sh", "-c", LOGIN]).await?;
+    match output.stdout.trim() {
+        "1" => Ok(()),
+        other => Err(Failure::tool(format!("the data store answered `select 1` with `{other}`"))),
+    }
+}
+
+fn objects(lab: &Lab) -> Result<Vec<DynamicObject>, Failure> {
+    let mut objects = manifests::database(lab)?;
+    objects.push(secret_object(lab, "")?);
+    Ok(objects)
+}
+
+fn new_secret(lab: &Lab) -> Result<DynamicObject, Failure> {
+    let mut bytes = [0_u8; 24];
+    getrandom::fill(&mut bytes).map_err(|error| Failure::unexpected(format!("no random numbers: {error}")))?;
+    secret_object(lab, &base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes))
+}
+
+fn secret_object(lab: &Lab, password: &str) -> Result<DynamicObject, Failure> {
+    let mut object: DynamicObject = serde_json::from_value(json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": { "name": DatabaseSpec::SECRET, "namespace": lab.spire.server_namespace },
+        "type": "Opaque",
+        "stringData": { "username": lab.database.username, "database": lab.database.database, "password": password },
+    }))
+    .map_err(|error| Failure::unexpected(error.to_string()))?;
+    label(&mut object, lab);
+    Ok(object)
+}

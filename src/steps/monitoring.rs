@@ -1,0 +1,187 @@
+//! kube-prometheus-stack, and the PodMonitors that show it SPIRE.
+
+use async_trait::async_trait;
+use futures::future::try_join_all;
+use k8s_openapi::api::core::v1::{Secret, Service};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::core::DynamicObject;
+use kube::ResourceExt;
+
+use crate::config::{Lab, MonitoringSpec};
+use crate::engine::{Body, StepContext};
+use crate::error::Failure;
+use crate::kube::Rollout;
+use crate::plan::Finding;
+use crate::spire::values;
+use crate::steps::addons::{found_by, gone};
+use crate::steps::release::{self, Wanted};
+use crate::steps::{manifests, reach};
+
+/// [`crate::plan::StepId::Prometheus`].
+pub struct Prometheus;
+
+fn spec(cx: &StepContext) -> Result<&MonitoringSpec, Failure> {
+    let spec = cx.session.lab.monitoring.as_ref();
+    spec.ok_or_else(|| Failure::unexpected("monitoring is switched off in this lab"))
+}
+
+fn wanted(cx: &StepContext) -> Result<Wanted<'_>, Failure> {
+    let spec = spec(cx)?;
+    Ok(Wanted {
+        name: &spec.release,
+        namespace: &spec.namespace,
+        chart: &spec.chart,
+        values: values::prometheus_values(&cx.session.lab)?,
+        watch: vec![&spec.namespace],
+    })
+}
+
+/// What must serve: Prometheus itself (its readiness probe asks it), the operator that makes it, and Grafana.
+fn rollouts(spec: &MonitoringSpec) -> Vec<(Rollout, String)> {
+    // The chart cuts `RELEASE-kube-prometheus-stack` to 26 characters.
+    let full: String = format!("{}-kube-prometheus-stack", spec.release).chars().take(26).collect();
+    let full = full.trim_end_matches('-');
+    vec![
+        (Rollout::Deployment, format!("{full}-operator")),
+        (Rollout::Deployment, format!("{}-grafana", spec.release)),
+        (Rollout::StatefulSet, format!("prometheus-{full}-prometheus")),
+    ]
+}
+
+#[async_trait]
+impl Body for Prometheus {
+    async fn check(&self, cx: &StepContext) -> Result<Finding, Failure> {
+        let found = wanted(cx)?.check(cx).await?;
+        if !found.is_satisfied() {
+            return Ok(found);
+        }
+        let cluster = reach::cluster(cx).await?;
+        let spec = spec(cx)?;
+        for (what, name) in rollouts(spec) {
+            if let Err(missing) = cluster.rollout_state(what, &spec.namespace, &name).await? {
+                return Ok(Finding::Differs(missing));
+            }
+        }
+        Ok(found)
+    }
+
+    async fn run(&self, cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
+        wanted(cx)?.install(cx).await
+    }
+
+    async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
+        let cluster = reach::cluster(cx).await?;
+        let spec = spec(cx)?;
+        let patience = cx.patience();
+        // The operator makes Prometheus' StatefulSet only after it has started itself.
+        let (operator, rest) = (rollouts(spec)[0].clone(), rollouts(spec).split_off(1));
+        let first = cluster.rolled_out(operator.0, &spec.namespace, &operator.1, &patience).await?;
+        let proofs =
+            try_join_all(rest.iter().map(|(what, name)| cluster.rolled_out(*what, &spec.namespace, name, &patience))).await?;
+        Ok(std::iter::once(first).chain(proofs).collect::<Vec<_>>().join(", "))
+    }
+}
+
+/// [`crate::plan::StepId::Monitors`].
+pub struct Monitors;
+
+#[async_trait]
+impl Body for Monitors {
+    async fn check(&self, cx: &StepContext) -> Result<Finding, Failure> {
+        let cluster = reach::cluster(cx).await?;
+        let wanted = manifests::monitors(&cx.session.lab)?;
+        Ok(found_by(cluster.difference(&wanted).await?, || format!("{} PodMonitors are as wanted", wanted.len())))
+    }
+
+    async fn run(&self, cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
+        reach::cluster(cx).await?.apply(&manifests::monitors(&cx.session.lab)?, &cx.patience()).await
+    }
+
+    async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
+        match self.check(cx).await? {
+            Finding::Satisfied(proof) => Ok(proof),
+            other => Err(Failure::tool(format!("applied, and yet {}", other.detail()))),
+        }
+    }
+}
+
+/// [`crate::plan::StepId::RemoveMonitors`].
+pub struct RemoveMonitors;
+
+#[async_trait]
+impl Body for RemoveMonitors {
+    async fn check(&self, cx: &StepContext) -> Result<Finding, Failure> {
+        let Some(cluster) = reach::cluster_if_any(cx).await? else {
+            return Ok(Finding::Satisfied("there is no cluster".into()));
+        };
+        let left = cluster.those_of(&manifests::monitors(&cx.session.lab)?, &cx.session.lab).await?;
+        Ok(if left.is_empty() {
+            Finding::Satisfied("none is there".into())
+        } else {
+            Finding::Differs(format!("{} there", left.join(", ")))
+        })
+    }
+
+    async fn run(&self, cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
+        let lab = cx.session.lab.name.clone();
+        let mine = move |live: &DynamicObject| live.labels().get(Lab::LABEL) == Some(&lab);
+        reach::cluster(cx).await?.delete(&manifests::monitors(&cx.session.lab)?, &mine, &cx.patience()).await
+    }
+
+    async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
+        gone(self.check(cx).await?)
+    }
+}
+
+/// [`crate::plan::StepId::RemovePrometheus`].
+pub struct Uninstall;
+
+#[async_trait]
+impl Body for Uninstall {
+    async fn check(&self, cx: &StepContext) -> Result<Finding, Failure> {
+        if reach::cluster_if_any(cx).await?.is_none() {
+            return Ok(Finding::Satisfied("there is no cluster".into()));
+        }
+        let spec = spec(cx)?;
+        Ok(match release::current(cx, &spec.release, &spec.namespace).await? {
+            None => Finding::Satisfied(format!("there is no release {}", spec.release)),
+            Some(release) => Finding::Differs(format!("release {} is {}", spec.release, release.status)),
+        })
+    }
+
+    async fn run(&self, cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
+        let spec = spec(cx)?;
+        let cluster = reach::cluster(cx).await?;
+        release::uninstall(cx, &spec.release, &spec.namespace).await?;
+        let patience = cx.patience();
+        let selector = format!("release={}", spec.release);
+        cluster.pods_gone(&spec.namespace, &selector, &patience).await?;
+        // What the webhook's job and the operator made, helm does not know.
+        let full: String = format!("{}-kube-prometheus-stack", spec.release).chars().take(26).collect();
+        let full = full.trim_end_matches('-');
+        let admission = format!("{full}-admission");
+        cluster
+            .delete_named::<Secret>(cluster.namespaced(&spec.namespace), &admission, &format!("Secret {admission}"), &patience)
+            .await?;
+        let kubelet = format!("{full}-kubelet");
+        cluster
+            .delete_named::<Service>(cluster.namespaced("kube-system"), &kubelet, &format!("Service {kubelet}"), &patience)
+            .await?;
+        if cx.session.lab.is_kind() {
+            // The cluster is the lab's, so its CRDs are, too; elsewhere somebody else's objects may hang on them.
+            for crd in cluster.all::<CustomResourceDefinition>().list(&kube::api::ListParams::default()).await.into_iter().flatten() {
+                if crd.spec.group == "monitoring.coreos.com" {
+                    let name = crd.name_any();
+                    cluster
+                        .delete_named::<CustomResourceDefinition>(cluster.all(), &name, &format!("CRD {name}"), &patience)
+                        .await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
+        gone(self.check(cx).await?)
+    }
+}
