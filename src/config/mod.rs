@@ -1,9 +1,22 @@
 //! `lab.toml`: as written ([`file`]), validated ([`lab`]), and every problem found on the way at once
 //! ([`problems`]).
 
+pub mod file;
 pub mod lab;
+pub mod load;
+pub mod problems;
+pub mod quantity;
+mod reader;
+mod resolve;
+mod syntax;
 
 pub use lab::{
     CaSubject, ChartRef, ClusterSpec, DatabaseSpec, Identities, ImageSpec, Lab, ManifestRef, MonitoringSpec, Provider,
     PullPolicy, SpireSpec, Timeouts, ToolRequirements, WorkloadSpec,
 };
+pub use load::{DEFAULT, embedded, load};
+pub use reader::At;
+pub use resolve::WITHOUT_IDENTITIES;
+
+#[cfg(test)]
+mod tests;
