@@ -24,6 +24,7 @@ pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod error;
+pub mod files;
 pub mod kube;
 pub mod observe;
 pub mod plan;

@@ -1,9 +1,7 @@
 //! One lab in one world: what every command and every step holds.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-
-use tokio::sync::OnceCell;
+use std::sync::{Arc, OnceLock};
 
 use crate::config::Lab;
 use crate::kube::Cluster;
@@ -17,14 +15,23 @@ pub struct Session {
     pub world: World,
     /// Where the lab keeps its files.
     pub paths: Paths,
-    pub(crate) cluster: OnceCell<Arc<Cluster>>,
+    /// Where `build-load-image DIR` finds its Dockerfile; absent for every other command.
+    pub dockerfile: Option<PathBuf>,
+    /// Set once the cluster was reached and proven to be the lab's.
+    pub cluster: OnceLock<Cluster>,
 }
 
 impl Session {
     /// A session that has touched nothing yet.
     #[must_use]
     pub fn new(lab: Lab, world: World, paths: Paths) -> Arc<Self> {
-        Arc::new(Session { lab, world, paths, cluster: OnceCell::new() })
+        Arc::new(Session { lab, world, paths, dockerfile: None, cluster: OnceLock::new() })
+    }
+
+    /// A session whose workload image is built from a Dockerfile.
+    #[must_use]
+    pub fn with_dockerfile(lab: Lab, world: World, paths: Paths, directory: PathBuf) -> Arc<Self> {
+        Arc::new(Session { lab, world, paths, dockerfile: Some(directory), cluster: OnceLock::new() })
     }
 }
 

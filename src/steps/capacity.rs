@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::ResourceExt;
 
-use crate::config::WorkloadSpec;
+use crate::config::{WorkloadSpec, quantity};
 use crate::error::Failure;
 
 /// CPU in thousandths of a core, memory in bytes.
@@ -103,37 +103,13 @@ fn requested<'a>(pods: impl Iterator<Item = &'a Pod>) -> Room {
     sum
 }
 
-/// A CPU quantity in thousandths; 0 if it cannot be read (lab.toml's were validated, the server's are canonical).
+/// 0 if it cannot be read: lab.toml's were validated, and the server's are canonical.
 fn milli(text: &str) -> i128 {
-    scaled(text, 1000)
+    quantity::milli_cpu(text).map_or(0, i128::from)
 }
 
 fn bytes(text: &str) -> i128 {
-    scaled(text, 1)
-}
-
-fn scaled(text: &str, unit: i128) -> i128 {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let (multiply, divide): (i128, i128) = match &text[digits.len()..] {
-        "n" => (1, 1_000_000_000),
-        "u" => (1, 1_000_000),
-        "m" => (1, 1000),
-        "k" => (1000, 1),
-        "M" => (1_000_000, 1),
-        "G" => (1_000_000_000, 1),
-        "T" => (1_000_000_000_000, 1),
-        "Ki" => (1 << 10, 1),
-        "Mi" => (1 << 20, 1),
-        "Gi" => (1 << 30, 1),
-        "Ti" => (1 << 40, 1),
-        _ => (1, 1),
-    };
-    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    let places = u32::try_from(fraction.len().min(9)).unwrap_or(0);
-    let power = 10_i128.pow(places);
-    let fraction: i128 = fraction.get(..places as usize).unwrap_or("").parse().unwrap_or(0);
-    let number = whole.parse::<i128>().unwrap_or(0) * power + fraction;
-    number * multiply * unit / (divide * power)
+    quantity::bytes(text).map_or(0, i128::from)
 }
 
 #[cfg(test)]
@@ -141,16 +117,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn quantities() {
-        for (text, expected) in [("1", 1000), ("0.5", 500), ("500m", 500), ("1.25", 1250), ("100n", 0), ("", 0), ("x", 0)] {
-            assert_eq!(milli(text), expected, "{text}");
-        }
-        for (text, expected) in [("1Ki", 1024), ("64Mi", 64 << 20), ("1.5Gi", 3 << 29), ("1M", 1_000_000), ("12", 12)] {
-            assert_eq!(bytes(text), expected, "{text}");
-        }
-    }
 
     fn node(name: &str, cpu: &str, taint: bool) -> Node {
         let taints = if taint { json!([{"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}]) } else { json!([]) };

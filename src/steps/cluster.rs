@@ -1,7 +1,5 @@
 //! The kind cluster: made, marked, removed. An existing cluster is only reached.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt;
@@ -42,12 +40,12 @@ impl Body for Up {
         files::private_dir(paths.state())?;
         if matches!(found, Finding::Differs(_)) {
             cx.progress("removing what the interrupted run left");
-            cx.run(&kind::delete_cluster(name, &kubeconfig)).await?;
+            cx.run(&kind::delete_cluster(name, &kubeconfig, cx.remaining())).await?;
         }
         files::remove(&kubeconfig)?;
         files::write_private(&paths.cluster_in_the_making(), name.as_bytes())?;
         let config = kind::cluster_config(name, *http_port, *https_port, (Lab::LABEL, &cx.session.lab.name));
-        let command = kind::create_cluster(name, &kubeconfig, node_image.as_deref(), cx.remaining()).stdin(config);
+        let command = kind::create_cluster(name, config, &kubeconfig, node_image.as_deref(), cx.remaining());
         cx.progress("creating the nodes");
         if let Err(error) = cx.run(&command).await {
             return Err(kind::explain_create_error(&error).unwrap_or_else(|| error.into()));
@@ -91,8 +89,7 @@ impl Body for Down {
             return Err(Failure::refused("an existing cluster is never deleted"));
         };
         let paths = &cx.session.paths;
-        let command = kind::delete_cluster(name, &paths.kubeconfig()).timeout(cx.remaining().max(Duration::from_secs(1)));
-        cx.run(&command).await?;
+        cx.run(&kind::delete_cluster(name, &paths.kubeconfig(), cx.remaining())).await?;
         files::remove(&paths.cluster_in_the_making())?;
         files::remove(&paths.kubeconfig())
     }

@@ -181,9 +181,8 @@ impl Body for Chart {
             if read_chart(&chart_path(cx, source)).is_ok() {
                 continue;
             }
-            let command = reach::helm(cx)
-                .pull(&format!("{repo_name}/{chart}"), &version.to_string(), &downloads)
-                .timeout(cx.session.lab.timeouts.download);
+            let limit = cx.session.lab.timeouts.download;
+            let command = reach::helm(cx).pull(&format!("{repo_name}/{chart}"), version, &downloads, limit);
             retrying(cx, || async { cx.run(&command).await.map(|_| ()).map_err(Failure::from) }).await.map_err(|failure| {
                 failure
                     .context(format!("could not fetch chart {chart} {version}"))
@@ -207,7 +206,7 @@ impl Body for Chart {
 #[must_use]
 pub fn chart_path(cx: &StepContext, source: &ChartRef) -> PathBuf {
     match source {
-        ChartRef::Repo { chart, version, .. } => cx.session.paths.downloads().join(format!("{chart}-{version}.tgz")),
+        ChartRef::Repo { chart, version, .. } => cx.session.paths.downloads().join(helm::archive_name(chart, version)),
         ChartRef::Path(path) => path.clone(),
     }
 }

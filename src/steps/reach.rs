@@ -132,7 +132,12 @@ async fn nodes(cluster: &Cluster, cx: &StepContext) -> Result<Vec<Node>, Failure
 async fn stopped(cx: &StepContext, name: &str, failure: Failure) -> Failure {
     let Ok(output) = cx.run(&docker::kind_containers(name)).await else { return failure };
     let stopped: Vec<String> =
-        docker::parse_containers(&output).into_iter().filter(|c| c.state != "running").map(|c| c.name).collect();
+        docker::parse_kind_containers(&output)
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|container| !container.is_running())
+            .map(|container| container.name)
+            .collect();
     if stopped.is_empty() {
         return failure;
     }

@@ -48,9 +48,7 @@ impl Wanted<'_> {
         if release.chart != wanted {
             return Ok(Finding::Differs(format!("release {} is of chart {}, not {wanted}", self.name, release.chart)));
         }
-        let output = cx.run(&reach::helm(cx).get_values(self.name, self.namespace)).await?;
-        let deployed: Value = serde_json::from_str(&output.stdout)
-            .map_err(|error| Failure::tool(format!("helm printed values that are not JSON: {error}")))?;
+        let deployed = helm::parse_values(&cx.run(&reach::helm(cx).get_values(self.name, self.namespace)).await?)?;
         // Both ways: a value that was taken out of lab.toml must go, too.
         if let Some(path) = differs(&self.values, &deployed).or_else(|| differs(&deployed, &self.values)) {
             return Ok(Finding::Differs(format!("release {} has another value at {path}", self.name)));
@@ -65,12 +63,9 @@ impl Wanted<'_> {
     pub async fn install(&self, cx: &StepContext) -> Result<(), Failure> {
         let cluster = reach::cluster(cx).await?;
         settle(cx, &cluster, self.name, self.namespace).await?;
-        let values = serde_json::to_vec(&self.values).map_err(|error| Failure::unexpected(error.to_string()))?;
         let chart = chart_path(cx, self.chart);
-        let command = reach::helm(cx)
-            .upgrade_install(self.name, self.namespace, &chart, cx.remaining())
-            .stdin(values)
-            .timeout(cx.remaining() + Duration::from_secs(10));
+        // JSON is YAML.
+        let command = reach::helm(cx).upgrade_install(self.name, self.namespace, &chart, self.values.to_string(), cx.remaining());
         let places: Vec<(&str, &str)> = self.watch.iter().map(|namespace| (*namespace, "")).collect();
         watched(cx, &cluster, &places, &command).await.map_err(|failure| {
             failure.context(format!("could not install release {}", self.name))
@@ -108,8 +103,8 @@ pub async fn watched(
 /// # Errors
 /// Helm cannot tell.
 pub async fn current(cx: &StepContext, name: &str, namespace: &str) -> Result<Option<Release>, Failure> {
-    let output = cx.run(&reach::helm(cx).list(namespace, name)).await?;
-    Ok(helm::parse_releases(&output)?.into_iter().find(|release| release.name == name))
+    let output = cx.run(&reach::helm(cx).list(name, namespace)).await?;
+    Ok(helm::parse_list(&output)?.into_iter().find(|release| release.name == name))
 }
 
 /// Brings a pending release to rest: a helm that may still run is waited for; one that is overdue was cut off,
@@ -148,8 +143,6 @@ pub async fn uninstall(cx: &StepContext, name: &str, namespace: &str) -> Result<
     if current(cx, name, namespace).await?.is_none() {
         return Ok(());
     }
-    let command =
-        reach::helm(cx).uninstall(name, namespace, cx.remaining()).timeout(cx.remaining() + Duration::from_secs(10));
-    cx.run(&command).await?;
+    cx.run(&reach::helm(cx).uninstall(name, namespace, cx.remaining())).await?;
     Ok(())
 }

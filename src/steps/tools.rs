@@ -1,12 +1,14 @@
 //! The tools: there, answering, and new enough.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
+use futures::future::join_all;
 
 use crate::engine::{Body, StepContext};
 use crate::error::Failure;
 use crate::plan::Finding;
-use crate::tools::versions::{self, Probe};
-use crate::tools::{Tool, docker, helm, kind, kubectl};
+use crate::tools::{Tool, versions};
 
 /// [`crate::plan::StepId::Tools`]. Only ever looks: coastal installs nothing on the host.
 pub struct Tools;
@@ -15,24 +17,18 @@ pub struct Tools;
 impl Body for Tools {
     async fn check(&self, cx: &StepContext) -> Result<Finding, Failure> {
         let lab = &cx.session.lab;
-        let (docker_command, kind_command) = (docker::version(), kind::version());
-        let (helm_command, kubectl_command) = (helm::version(), kubectl::version());
-        let (docker_said, kind_said, helm_said, kubectl_said) = tokio::join!(
-            async { if lab.is_kind() { Some(cx.run(&docker_command).await) } else { None } },
-            async { if lab.is_kind() { Some(cx.run(&kind_command).await) } else { None } },
-            cx.run(&helm_command),
-            cx.run(&kubectl_command),
-        );
-        let mut probes = Vec::new();
-        if let Some(said) = docker_said {
-            probes.push(Probe { tool: Tool::Docker, found: said.and_then(|output| docker::parse_version(&output)) });
-        }
-        if let Some(said) = kind_said {
-            probes.push(Probe { tool: Tool::Kind, found: said.and_then(|output| kind::parse_version(&output)) });
-        }
-        probes.push(Probe { tool: Tool::Helm, found: helm_said.and_then(|output| helm::parse_version(&output)) });
-        probes.push(Probe { tool: Tool::Kubectl, found: kubectl_said.and_then(|output| kubectl::parse_version(&output)) });
-        versions::judge(&probes, &lab.tools).map(Finding::Satisfied)
+        let needed: &[Tool] = if lab.is_kind() { &Tool::ALL } else { &[Tool::Helm, Tool::Kubectl] };
+        let found: BTreeMap<Tool, _> = join_all(needed.iter().map(|tool| async move {
+            let said = cx.run(&versions::ask(*tool)).await;
+            (*tool, said.and_then(|output| versions::read(*tool, &output)))
+        }))
+        .await
+        .into_iter()
+        .collect();
+        versions::judge(&lab.tools, &found)?;
+        let seen: Vec<String> =
+            found.iter().filter_map(|(tool, version)| Some(format!("{tool} {}", version.as_ref().ok()?))).collect();
+        Ok(Finding::Satisfied(seen.join(", ")))
     }
 
     async fn run(&self, _cx: &StepContext, _found: &Finding) -> Result<(), Failure> {

@@ -1,0 +1,73 @@
+//! The proof that counts: every workload pod holds a valid SVID that chains to the servers' bundle.
+
+use std::collections::BTreeSet;
+
+use async_trait::async_trait;
+use kube::ResourceExt;
+
+use crate::engine::{Body, StepContext};
+use crate::error::Failure;
+use crate::plan::Finding;
+use crate::spire::cli::Bundle;
+use crate::spire::names;
+use crate::steps::{reach, workload};
+
+/// [`crate::plan::StepId::IdentityTest`].
+pub struct Test;
+
+#[async_trait]
+impl Body for Test {
+    async fn check(&self, _cx: &StepContext) -> Result<Finding, Failure> {
+        Ok(Finding::Missing("tests run each time".into()))
+    }
+
+    async fn run(&self, _cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
+        let cluster = reach::cluster(cx).await?;
+        let holders = workload::holders(cx, &cluster).await?;
+        let proof = workload::judge(&holders, cx).map_err(Failure::check_failed)?;
+        let authorities: BTreeSet<String> = bundle(cx).await?.x509_authorities.iter().filter_map(|a| a.key_id()).collect();
+        for holder in &holders {
+            let Some(update) = &holder.update else { continue };
+            let pod = holder.pod.name_any();
+            match &update.issuer_key_id {
+                // The fallback program (`api watch`) does not print it.
+                None => {}
+                Some(issuer) if authorities.contains(issuer) => {}
+                Some(issuer) => {
+                    return Err(Failure::check_failed(format!("the SVID of {pod} was issued by an authority outside the bundle"))
+                        .fact(format!("issuer key id {issuer}"))
+                        .fact(format!("authorities: {}", authorities.iter().cloned().collect::<Vec<_>>().join(", ")))
+                        .next("`coastal bundle show` lists the authorities"));
+                }
+            }
+        }
+        Ok(format!("{proof}, each issued by one of {} authorities of the bundle", authorities.len()))
+    }
+}
+
+/// The trust bundle as the first server has it.
+///
+/// # Errors
+/// The server does not answer.
+pub async fn bundle(cx: &StepContext) -> Result<Bundle, Failure> {
+    server_json(cx, &["bundle", "show"]).await
+}
+
+/// Runs `spire-server ARGS -output json` on the first server and reads the answer.
+///
+/// # Errors
+/// The server does not answer, or with something else.
+pub async fn server_json<T: serde::de::DeserializeOwned>(cx: &StepContext, args: &[&str]) -> Result<T, Failure> {
+    let spire = &cx.session.lab.spire;
+    let pod = format!("{}-0", names::server(spire));
+    let mut argv = vec!["/opt/spire/bin/spire-server"];
+    argv.extend(args);
+    argv.extend(["-output", "json"]);
+    let output = reach::exec(cx, &spire.server_namespace, &pod, names::SERVER_CONTAINER, &argv).await?;
+    serde_json::from_str(&output.stdout)
+        .map_err(|error| Failure::tool(format!("`spire-server {}` printed something unexpected: {error}", args.join(" "))))
+}

@@ -1,0 +1,279 @@
+//! Images on the nodes of a kind cluster: from archives at hand, and the workload's own.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::config::Provider;
+use crate::engine::{Body, StepContext};
+use crate::error::{Failure, Kind, io_failure};
+use crate::files;
+use crate::plan::Finding;
+use crate::tools::{docker, kind};
+use crate::workload::image;
+
+/// What the workload's pods run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Program {
+    /// `coastal workload`, in an image made of this very executable (or of a Dockerfile that the user named).
+    Coastal,
+    /// The agent image's `spire-agent api watch`, because this executable cannot run in a Linux container; says why.
+    AgentWatch(String),
+}
+
+/// Decides what the workload's pods run.
+///
+/// # Errors
+/// The own executable cannot be found.
+pub fn program() -> Result<Program, Failure> {
+    Ok(match image::can_run_in_linux_container(&executable()?) {
+        Ok(_) => Program::Coastal,
+        Err(reason) => Program::AgentWatch(reason.to_string()),
+    })
+}
+
+fn executable() -> Result<PathBuf, Failure> {
+    std::env::current_exe().map_err(|error| Failure::unexpected(format!("cannot find the running executable: {error}")))
+}
+
+/// Where the workload's image comes from; remembered from `build-load-image` to the next one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "from")]
+enum Source {
+    /// This executable.
+    Coastal,
+    /// A directory with a Dockerfile.
+    Dockerfile { directory: PathBuf },
+}
+
+fn source(cx: &StepContext) -> Result<Source, Failure> {
+    if let Some(directory) = &cx.session.dockerfile {
+        return Ok(Source::Dockerfile { directory: directory.clone() });
+    }
+    let record = record(cx);
+    match std::fs::read(&record) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
+            Failure::unexpected(format!("`{}` does not parse: {error}", record.display())).next("`coastal build-load-image` writes it anew")
+        }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Source::Coastal),
+        Err(error) => Err(io_failure("read", &record, &error)),
+    }
+}
+
+fn record(cx: &StepContext) -> PathBuf {
+    cx.session.paths.images().join("workload.json")
+}
+
+fn archive(cx: &StepContext) -> PathBuf {
+    cx.session.paths.images().join("workload.tar")
+}
+
+/// [`crate::plan::StepId::BuildWorkloadImage`].
+pub struct Build;
+
+#[async_trait]
+impl Body for Build {
+    async fn check(&self, cx: &StepContext) -> Result<Finding, Failure> {
+        if let Source::Dockerfile { directory } = source(cx)? {
+            return Ok(if cx.session.dockerfile.is_some() {
+                Finding::Missing(format!("docker decides whether {} changed", directory.display()))
+            } else {
+                Finding::Satisfied(format!("built from {}", directory.display()))
+            });
+        }
+        if let Program::AgentWatch(reason) = program()? {
+            return Ok(Finding::Satisfied(format!("not needed: {reason}; the agent image's `api watch` is used instead")));
+        }
+        Ok(if image::is_current(&archive(cx), &executable()?, &cx.session.lab.workload.image)? {
+            Finding::Satisfied("the archive holds this executable".into())
+        } else {
+            Finding::Missing("there is no archive of this executable yet".into())
+        })
+    }
+
+    async fn run(&self, cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
+        let source = source(cx)?;
+        let tag = &cx.session.lab.workload.image;
+        match &source {
+            Source::Dockerfile { directory } => {
+                if !directory.join("Dockerfile").is_file() {
+                    return Err(Failure::usage(format!("there is no Dockerfile in `{}`", directory.display()))
+                        .next("`coastal build-load-image DIR` builds the Dockerfile of DIR; without DIR the workload is coastal itself"));
+                }
+                cx.run(&docker::build(directory, tag, cx.remaining())).await?;
+            }
+            Source::Coastal => {
+                files::private_dir(&cx.session.paths.images())?;
+                image::build_archive(&executable()?, tag, &archive(cx))?;
+            }
+        }
+        let bytes = serde_json::to_vec(&source).map_err(|error| Failure::unexpected(error.to_string()))?;
+        files::write_private(&record(cx), &bytes)
+    }
+
+    async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
+        Ok(match source(cx)? {
+            Source::Dockerfile { directory } => format!("{} built from {}", cx.session.lab.workload.image, directory.display()),
+            Source::Coastal => {
+                let size = std::fs::metadata(archive(cx)).map(|file| file.len()).unwrap_or_default();
+                format!("{}, {} MiB", image::read_archive(&archive(cx))?.name, size >> 20)
+            }
+        })
+    }
+}
+
+/// [`crate::plan::StepId::LoadWorkloadImage`].
+pub struct Workload;
+
+#[async_trait]
+impl Body for Workload {
+    async fn check(&self, cx: &StepContext) -> Result<Finding, Failure> {
+        if matches!(source(cx)?, Source::Coastal)
+            && let Program::AgentWatch(reason) = program()?
+        {
+            return Ok(Finding::Satisfied(format!("not needed: {reason}")));
+        }
+        let wanted = docker::full_reference(&cx.session.lab.workload.image);
+        let wanted = match source(cx)? {
+            // Named by content as well: an image of another build under the same name is not the one.
+            Source::Coastal if archive(cx).is_file() => vec![wanted, image::read_archive(&archive(cx))?.id],
+            _ => vec![wanted],
+        };
+        lacking(cx, &wanted).await.map(|lacking| match lacking {
+            None => Finding::Satisfied("every node has it".into()),
+            Some((node, _)) => Finding::Missing(format!("node {node} does not have it")),
+        })
+    }
+
+    async fn run(&self, cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
+        let name = cluster_name(cx)?;
+        let command = match source(cx)? {
+            Source::Dockerfile { .. } => kind::load_docker_image(&cx.session.lab.workload.image, name, cx.remaining()),
+            Source::Coastal => kind::load_image_archive(&archive(cx), name, cx.remaining()),
+        };
+        cx.run(&command).await?;
+        Ok(())
+    }
+
+    async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
+        match self.check(cx).await? {
+            Finding::Satisfied(proof) => Ok(proof),
+            other => Err(Failure::tool(format!("kind loaded the image, and yet {}", other.detail()))),
+        }
+    }
+}
+
+/// [`crate::plan::StepId::LoadImages`].
+pub struct Archives;
+
+#[async_trait]
+impl Body for Archives {
+    async fn check(&self, cx: &StepContext) -> Result<Finding, Failure> {
+        let mut names = Vec::new();
+        for archive in &cx.session.lab.images.archives {
+            names.extend(names_in(archive)?);
+        }
+        Ok(match lacking(cx, &names).await? {
+            None => Finding::Satisfied(format!("every node has all {} images", names.len())),
+            Some((node, image)) => Finding::Missing(format!("node {node} does not have {image}")),
+        })
+    }
+
+    async fn run(&self, cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
+        let name = cluster_name(cx)?;
+        for (number, archive) in cx.session.lab.images.archives.iter().enumerate() {
+            let names = names_in(archive)?;
+            if lacking(cx, &names).await?.is_none() {
+                continue;
+            }
+            cx.progress(format!(
+                "loading {} ({} of {})",
+                archive.file_name().unwrap_or_default().to_string_lossy(),
+                number + 1,
+                cx.session.lab.images.archives.len()
+            ));
+            cx.run(&kind::load_image_archive(archive, name, cx.session.lab.timeouts.image)).await?;
+        }
+        Ok(())
+    }
+
+    async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
+        match self.check(cx).await? {
+            Finding::Satisfied(proof) => Ok(proof),
+            other => Err(Failure::tool(format!("kind loaded the archives, and yet {}", other.detail()))),
+        }
+    }
+}
+
+fn cluster_name(cx: &StepContext) -> Result<&str, Failure> {
+    match &cx.session.lab.cluster.provider {
+        Provider::Kind { name, .. } => Ok(name),
+        Provider::Existing { .. } => {
+            Err(Failure::new(Kind::Usage, "images can be loaded into a kind cluster only")
+                .next("push the image to a registry that the cluster reaches"))
+        }
+    }
+}
+
+/// The first node that lacks one of the images, and that image. An image is a full reference or an id.
+async fn lacking(cx: &StepContext, images: &[String]) -> Result<Option<(String, String)>, Failure> {
+    let nodes = kind::parse_nodes(&cx.run(&kind::get_nodes(cluster_name(cx)?)).await?);
+    if nodes.is_empty() {
+        return Err(Failure::prerequisite(format!("there is no cluster `{}`", cx.session.lab.cluster.context()))
+            .next("`coastal cluster-up`"));
+    }
+    for node in nodes {
+        let output = cx.run(&docker::node_images(&node)).await?;
+        let there: BTreeSet<&str> = output.stdout.lines().map(str::trim).collect();
+        if let Some(image) = images.iter().find(|image| !there.contains(image.as_str())) {
+            return Ok(Some((node, image.clone())));
+        }
+    }
+    Ok(None)
+}
+
+/// The names of the images in an archive: of docker's `manifest.json` or an OCI layout's `index.json`.
+fn names_in(archive: &Path) -> Result<Vec<String>, Failure> {
+    #[derive(Deserialize)]
+    struct Saved {
+        #[serde(rename = "RepoTags")]
+        tags: Option<Vec<String>>,
+    }
+    #[derive(Deserialize)]
+    struct Index {
+        manifests: Vec<Manifest>,
+    }
+    #[derive(Deserialize)]
+    struct Manifest {
+        #[serde(default)]
+        annotations: std::collections::BTreeMap<String, String>,
+    }
+    let wrong = |why: String| {
+        Failure::prerequisite(format!("`{}` is not an image archive: {why}", archive.display()))
+            .next("make it with `docker save IMAGE -o FILE`, or take it out of `[images] archives` in lab.toml")
+    };
+    let file = std::fs::File::open(archive).map_err(|error| io_failure("read the image archive", archive, &error))?;
+    let mut names = BTreeSet::new();
+    let mut known = false;
+    // Seekable: the layers between the two small files are skipped, not read.
+    let mut tar = tar::Archive::new(file);
+    for entry in tar.entries_with_seek().map_err(|error| wrong(error.to_string()))? {
+        let entry = entry.map_err(|error| wrong(error.to_string()))?;
+        let path = entry.path().map_err(|error| wrong(error.to_string()))?.into_owned();
+        if path.as_os_str() == "manifest.json" {
+            known = true;
+            let saved: Vec<Saved> = serde_json::from_reader(entry).map_err(|error| wrong(error.to_string()))?;
+            names.extend(saved.into_iter().flat_map(|image| image.tags.unwrap_or_default()));
+        } else if path.as_os_str() == "index.json" {
+            known = true;
+            let index: Index = serde_json::from_reader(entry).map_err(|error| wrong(error.to_string()))?;
+            names.extend(index.manifests.into_iter().filter_map(|m| m.annotations.get("io.containerd.image.name").cloned()));
+        }
+    }
+    if !known {
+        return Err(wrong("it holds neither manifest.json nor index.json".into()));
+    }
+    Ok(names.iter().map(|name| docker::full_reference(name)).collect())
+}

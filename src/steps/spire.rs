@@ -1,0 +1,388 @@
+//! SPIRE: its release, its servers, its agents, Tornjak; the chart's tests; and the way back.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::future::{join_all, try_join_all};
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use kube::ResourceExt;
+use kube::api::ListParams;
+
+use crate::config::SpireSpec;
+use crate::engine::{Body, StepContext};
+use crate::error::{Failure, Kind};
+use crate::kube::{Cluster, Rollout, api_failure, describe_pod};
+use crate::plan::Finding;
+use crate::spire::{names, values};
+use crate::steps::addons::gone;
+use crate::steps::reach;
+use crate::steps::release::{self, Wanted};
+
+fn wanted(cx: &StepContext) -> Result<Wanted<'_>, Failure> {
+    let spire = &cx.session.lab.spire;
+    Ok(Wanted {
+        name: &spire.release,
+        namespace: &spire.release_namespace,
+        chart: &spire.chart,
+        values: values::spire_values(&cx.session.lab)?,
+        watch: vec![&spire.server_namespace, &spire.system_namespace],
+    })
+}
+
+/// [`crate::plan::StepId::Spire`].
+pub struct Install;
+
+#[async_trait]
+impl Body for Install {
+    async fn check(&self, cx: &StepContext) -> Result<Finding, Failure> {
+        let found = wanted(cx)?.check(cx).await?;
+        if matches!(found, Finding::Differs(_)) {
+            refuse_version_change(cx).await?;
+        }
+        Ok(found)
+    }
+
+    async fn run(&self, cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
+        wanted(cx)?.install(cx).await
+    }
+
+    async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
+        match wanted(cx)?.check(cx).await? {
+            Finding::Satisfied(proof) => Ok(proof),
+            other => Err(Failure::tool(format!("helm said that it was done, and yet {}", other.detail()))),
+        }
+    }
+}
+
+/// `up` never moves a running SPIRE version: that needs the order, the gates and the backup of `upgrade`.
+async fn refuse_version_change(cx: &StepContext) -> Result<(), Failure> {
+    let spire = &cx.session.lab.spire;
+    let running = running_versions(cx).await?;
+    let other = |found: &[String], wanted: &semver::Version| {
+        found.iter().find(|version| **version != wanted.to_string()).cloned()
+    };
+    for (what, found, wanted) in
+        [("servers", &running.servers, &spire.server_version), ("agents", &running.agents, &spire.agent_version)]
+    {
+        if let Some(version) = other(found, wanted) {
+            return Err(Failure::refused(format!(
+                "SPIRE {what} run {version}, lab.toml says {wanted}: `up` does not move a running version"
+            ))
+            .fact("servers and agents must be moved one after the other, one minor version at a time")
+            .next(format!("`coastal upgrade --to {wanted}` moves it along legal hops, up or down"))
+            .next(format!("or set the version in [spire] of lab.toml to what runs: {version}")));
+        }
+    }
+    Ok(())
+}
+
+/// Versions as the running processes tell them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Versions {
+    /// Of the servers that answer, sorted, without repetition.
+    pub servers: Vec<String>,
+    /// Of the agents that answer.
+    pub agents: Vec<String>,
+}
+
+/// Asks every running server and agent for its version.
+///
+/// # Errors
+/// Pods cannot be listed; a process that does not answer is left out.
+pub async fn running_versions(cx: &StepContext) -> Result<Versions, Failure> {
+    let spire = &cx.session.lab.spire;
+    let cluster = reach::cluster(cx).await?;
+    let ask = async |namespace: &str, selector: &str, container: &'static str, program: &'static str| {
+        let pods = pods(&cluster, namespace, selector).await?;
+        let said = join_all(pods.iter().map(|pod| {
+            let name = pod.name_any();
+            async move { reach::exec(cx, namespace, &name, container, &[program, "--version"]).await }
+        }))
+        .await;
+        // SPIRE prints its version on standard error.
+        let mut versions: Vec<String> =
+            said.into_iter().flatten().map(|output| format!("{}{}", output.stdout, output.stderr).trim().to_owned()).collect();
+        versions.sort();
+        versions.dedup();
+        Ok::<_, Failure>(versions)
+    };
+    let servers =
+        ask(&spire.server_namespace, names::SERVER_SELECTOR, names::SERVER_CONTAINER, "/opt/spire/bin/spire-server");
+    let agents = ask(&spire.system_namespace, names::AGENT_SELECTOR, names::AGENT_CONTAINER, "/opt/spire/bin/spire-agent");
+    let (servers, agents) = tokio::try_join!(servers, agents)?;
+    Ok(Versions { servers, agents })
+}
+
+async fn pods(cluster: &Cluster, namespace: &str, selector: &str) -> Result<Vec<Pod>, Failure> {
+    let list = cluster.namespaced::<Pod>(namespace).list(&ListParams::default().labels(selector)).await;
+    Ok(list.map_err(|error| api_failure(&format!("could not list the pods of {namespace}"), &error))?.items)
+}
+
+/// [`crate::plan::StepId::SpireServers`].
+pub struct Servers;
+
+impl Servers {
+    async fn healthy(&self, cx: &StepContext) -> Result<String, Failure> {
+        let spire = &cx.session.lab.spire;
+        let server = names::server(spire);
+        try_join_all((0..spire.servers).map(|ordinal| {
+            let pod = format!("{server}-{ordinal}");
+            async move {
+                let argv = ["/opt/spire/bin/spire-server", "healthcheck"];
+                reach::exec(cx, &spire.server_namespace, &pod, names::SERVER_CONTAINER, &argv)
+                    .await
+                    .map_err(|error| Failure::from(error).context(format!("{pod} is not healthy")))
+            }
+        }))
+        .await?;
+        Ok(format!("{} of {} servers healthy", spire.servers, spire.servers))
+    }
+}
+
+#[async_trait]
+impl Body for Servers {
+    async fn check(&self, cx: &StepContext) -> Result<Finding, Failure> {
+        let spire = &cx.session.lab.spire;
+        let cluster = reach::cluster(cx).await?;
+        let state = cluster.rollout_state(Rollout::StatefulSet, &spire.server_namespace, &names::server(spire)).await?;
+        Ok(match state {
+            Err(missing) => Finding::Missing(missing),
+            Ok(_) => match self.healthy(cx).await {
+                Ok(proof) => Finding::Satisfied(proof),
+                Err(failure) => Finding::Differs(failure.message),
+            },
+        })
+    }
+
+    async fn run(&self, _cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
+        Ok(()) // the release makes them; here they are waited for
+    }
+
+    async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
+        let spire = &cx.session.lab.spire;
+        let cluster = reach::cluster(cx).await?;
+        cluster
+            .rolled_out(Rollout::StatefulSet, &spire.server_namespace, &names::server(spire), &cx.patience())
+            .await
+            .map_err(|failure| failure.context("the SPIRE servers do not come up"))?;
+        self.healthy(cx).await
+    }
+}
+
+/// [`crate::plan::StepId::SpireAgents`].
+pub struct Agents;
+
+impl Agents {
+    /// Asks each agent whether it serves the Workload API; how many of how many do.
+    async fn serving(&self, cx: &StepContext, cluster: &Cluster) -> Result<(usize, usize, String), Failure> {
+        let spire = &cx.session.lab.spire;
+        let name = names::agent(spire);
+        let daemon_set: Option<DaemonSet> = cluster.get(&spire.system_namespace, &name).await?;
+        let desired = daemon_set.and_then(|set| set.status).map_or(0, |status| status.desired_number_scheduled);
+        let pods = pods(cluster, &spire.system_namespace, names::AGENT_SELECTOR).await?;
+        let answers = join_all(pods.iter().map(|pod| {
+            let pod = pod.name_any();
+            async move {
+                let argv = ["/opt/spire/bin/spire-agent", "healthcheck", "-socketPath", names::AGENT_SOCKET];
+                reach::exec(cx, &spire.system_namespace, &pod, names::AGENT_CONTAINER, &argv).await
+            }
+        }))
+        .await;
+        let serving = answers.iter().filter(|answer| answer.is_ok()).count();
+        let trouble = pods
+            .iter()
+            .zip(&answers)
+            .find(|(_, answer)| answer.is_err())
+            .map_or_else(|| format!("{name}: not on every node yet"), |(pod, _)| describe_pod(pod));
+        // At least one: a DaemonSet that its controller has not seen yet wants none.
+        Ok((serving, usize::try_from(desired).unwrap_or(0).max(pods.len()).max(1), trouble))
+    }
+}
+
+#[async_trait]
+impl Body for Agents {
+    async fn check(&self, cx: &StepContext) -> Result<Finding, Failure> {
+        let cluster = reach::cluster(cx).await?;
+        let (serving, wanted, trouble) = self.serving(cx, &cluster).await?;
+        Ok(if serving == wanted {
+            Finding::Satisfied(format!("{serving} of {wanted} agents serve the Workload API"))
+        } else {
+            Finding::Missing(trouble)
+        })
+    }
+
+    async fn run(&self, _cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
+        Ok(()) // the release makes them; here they are waited for
+    }
+
+    async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
+        let spire = &cx.session.lab.spire;
+        let cluster = reach::cluster(cx).await?;
+        let places = [(spire.system_namespace.as_str(), names::AGENT_SELECTOR)];
+        let waiting = async {
+            loop {
+                let (serving, wanted, trouble) = self.serving(cx, &cluster).await?;
+                if serving == wanted {
+                    return Ok(format!("{serving} of {wanted} agents serve the Workload API"));
+                }
+                cx.progress(trouble.clone());
+                if cx.remaining() < Duration::from_secs(2) {
+                    return Err(Failure::timeout(format!("{serving} of {wanted} agents serve the Workload API; {trouble}")));
+                }
+                cx.sleep(Duration::from_millis(700)).await?;
+            }
+        };
+        let patience = cx.patience();
+        let result = tokio::select! {
+            result = waiting => result,
+            doom = cluster.until_doomed(&places, &patience) => Err(doom),
+        };
+        match result {
+            Err(failure) if failure.kind != Kind::Interrupted => {
+                Err(cluster.explain(failure, &spire.system_namespace, names::AGENT_SELECTOR).await)
+            }
+            other => other,
+        }
+    }
+}
+
+/// [`crate::plan::StepId::Tornjak`].
+pub struct Tornjak;
+
+#[async_trait]
+impl Body for Tornjak {
+    async fn check(&self, cx: &StepContext) -> Result<Finding, Failure> {
+        let spire = &cx.session.lab.spire;
+        let cluster = reach::cluster(cx).await?;
+        let name = names::tornjak_frontend(spire);
+        let state = cluster.rollout_state(Rollout::Deployment, &spire.server_namespace, &name).await?;
+        Ok(state.map_or_else(Finding::Missing, Finding::Satisfied))
+    }
+
+    async fn run(&self, _cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
+        Ok(()) // the release makes it
+    }
+
+    async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
+        let spire = &cx.session.lab.spire;
+        let name = names::tornjak_frontend(spire);
+        reach::cluster(cx).await?.rolled_out(Rollout::Deployment, &spire.server_namespace, &name, &cx.patience()).await
+    }
+}
+
+/// [`crate::plan::StepId::RemoveSpire`].
+pub struct Uninstall;
+
+#[async_trait]
+impl Body for Uninstall {
+    async fn check(&self, cx: &StepContext) -> Result<Finding, Failure> {
+        let Some(cluster) = reach::cluster_if_any(cx).await? else {
+            return Ok(Finding::Satisfied("there is no cluster".into()));
+        };
+        let spire = &cx.session.lab.spire;
+        if let Some(release) = release::current(cx, &spire.release, &spire.release_namespace).await? {
+            return Ok(Finding::Differs(format!("release {} is {}", spire.release, release.status)));
+        }
+        let claims = claims(&cluster, spire).await?;
+        Ok(match claims.first() {
+            None => Finding::Satisfied(format!("there is no release {}", spire.release)),
+            Some(first) => Finding::Differs(format!("the servers' claims are there, {first} among them")),
+        })
+    }
+
+    async fn run(&self, cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
+        let spire = &cx.session.lab.spire;
+        let cluster = reach::cluster(cx).await?;
+        let mounting = mounting_csi(&cluster, spire).await?;
+        if !mounting.is_empty() {
+            let mut failure = Failure::refused(format!(
+                "{} pods still mount SPIRE's CSI driver; without it they could never be unmounted and would stay Terminating",
+                mounting.len()
+            ));
+            failure = failure.facts(mounting);
+            return Err(failure.next("remove them first (the lab's own: `coastal delete-workload`), then run this again"));
+        }
+        release::uninstall(cx, &spire.release, &spire.release_namespace).await?;
+        let patience = cx.patience();
+        let selector = format!("app.kubernetes.io/instance={}", spire.release);
+        for namespace in [&spire.server_namespace, &spire.system_namespace] {
+            // Pods of finished chart tests are nobody's: helm leaves them.
+            for pod in pods(&cluster, namespace, &selector).await? {
+                if pod.labels().get("app.kubernetes.io/component").is_some_and(|component| component == "test")
+                    || pod.name_any().ends_with("-test-connection")
+                {
+                    let what = format!("pod {namespace}/{}", pod.name_any());
+                    cluster.delete_named::<Pod>(cluster.namespaced(namespace), &pod.name_any(), &what, &patience).await?;
+                }
+            }
+            cluster.pods_gone(namespace, &selector, &patience).await?;
+        }
+        for claim in claims(&cluster, spire).await? {
+            let api = cluster.namespaced::<PersistentVolumeClaim>(&spire.server_namespace);
+            cluster.delete_named(api, &claim, &format!("claim {}/{claim}", spire.server_namespace), &patience).await?;
+        }
+        Ok(())
+    }
+
+    async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
+        gone(self.check(cx).await?)
+    }
+}
+
+async fn claims(cluster: &Cluster, spire: &SpireSpec) -> Result<Vec<String>, Failure> {
+    let prefix = format!("spire-data-{}-", names::server(spire));
+    let list = cluster.namespaced::<PersistentVolumeClaim>(&spire.server_namespace).list(&ListParams::default()).await;
+    let list = list.map_err(|error| api_failure("could not list the servers' claims", &error))?;
+    Ok(list.items.iter().map(ResourceExt::name_any).filter(|name| name.starts_with(&prefix)).collect())
+}
+
+/// Pods, of whomever, whose volumes only the CSI driver can unmount.
+async fn mounting_csi(cluster: &Cluster, spire: &SpireSpec) -> Result<Vec<String>, Failure> {
+    let list = cluster.all::<Pod>().list(&ListParams::default()).await;
+    let list = list.map_err(|error| api_failure("could not list pods", &error))?;
+    let mounts = |pod: &Pod| {
+        let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.clone()).unwrap_or_default();
+        volumes.iter().any(|volume| volume.csi.as_ref().is_some_and(|csi| csi.driver == names::CSI_DRIVER))
+    };
+    let of_release = |pod: &Pod| pod.labels().get("app.kubernetes.io/instance") == Some(&spire.release);
+    Ok(list.items.iter().filter(|pod| mounts(pod) && !of_release(pod)).map(describe_pod).collect())
+}
+
+/// [`crate::plan::StepId::ChartTests`].
+pub struct ChartTests;
+
+#[async_trait]
+impl Body for ChartTests {
+    async fn check(&self, _cx: &StepContext) -> Result<Finding, Failure> {
+        Ok(Finding::Missing("tests run each time".into()))
+    }
+
+    async fn run(&self, cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
+        let spire = &cx.session.lab.spire;
+        let cluster = reach::cluster(cx).await?;
+        let limit = cx.remaining();
+        let command = reach::helm(cx).test(&spire.release, &spire.release_namespace, limit);
+        let places = [(spire.server_namespace.as_str(), "")];
+        match release::watched(cx, &cluster, &places, &command).await {
+            Ok(()) => Ok(()),
+            Err(failure) if failure.kind == Kind::Interrupted => Err(failure),
+            Err(failure) => {
+                let failure = Failure { kind: Kind::CheckFailed, ..failure }.context("the chart's tests do not pass");
+                Err(self.what_they_said(&cluster, &spire.server_namespace, failure).await)
+            }
+        }
+    }
+
+    async fn verify(&self, _cx: &StepContext) -> Result<String, Failure> {
+        Ok("all of the chart's tests passed".into())
+    }
+}
+
+impl ChartTests {
+    async fn what_they_said(&self, cluster: &Cluster, namespace: &str, failure: Failure) -> Failure {
+        let Ok(list) = cluster.namespaced::<Pod>(namespace).list(&ListParams::default()).await else { return failure };
+        let tests = list.items.iter().filter(|pod| pod.annotations().get("helm.sh/hook").is_some_and(|hook| hook.contains("test")));
+        failure.facts(tests.map(describe_pod))
+    }
+}
