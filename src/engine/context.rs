@@ -120,8 +120,9 @@ impl StepContext {
     /// [`Failure::interrupted`].
     pub async fn sleep(&self, duration: Duration) -> Result<(), Failure> {
         tokio::select! {
-            () = tokio::time::sleep(duration) => Ok(()),
+            biased;
             () = self.cancel.cancelled() => Err(Failure::interrupted()),
+            () = tokio::time::sleep(duration) => Ok(()),
         }
     }
 

@@ -191,3 +191,108 @@ impl Sink for Tee {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::engine::testing::{Act, goal, run};
+    use crate::plan::StepId;
+
+    fn at(ms: i64) -> Timestamp {
+        Timestamp::from_millisecond(ms).expect("in range")
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (journal, run_id) = Journal::create(&dir.path().join("runs"), "up --yes", at(0)).expect("created");
+        assert_eq!(run_id, "19700101T000000.000Z-up");
+        let (_, events) = run(&[goal(StepId::Spire, &[], Act::RunFails(5))], None);
+        for event in &events {
+            journal.take(event);
+        }
+        assert_eq!(journal.trouble(), None);
+        assert_eq!(read(journal.directory()).expect("readable"), events);
+        let mode = |path: &Path| fs::metadata(path).expect("there").permissions().mode() & 0o777;
+        assert_eq!(mode(journal.directory()), 0o700);
+        assert_eq!(mode(&journal.directory().join(EVENTS)), 0o600);
+    }
+
+    #[test]
+    fn wherever_a_journal_is_cut_the_whole_lines_before_it_are_read() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (_, events) = run(&[goal(StepId::Spire, &[], Act::Takes(5))], None);
+        let lines: Vec<String> = events.iter().map(|e| serde_json::to_string(e).expect("serialises") + "\n").collect();
+        let text = lines.concat();
+        let path = dir.path().join("cut.jsonl");
+        for cut in 0..=text.len() {
+            fs::write(&path, &text[..cut]).expect("written");
+            let whole = text[..cut].matches('\n').count();
+            let found = read(&path).expect("readable");
+            // Cut exactly before its newline, the last line is whole as well.
+            assert!(found.len() == whole || found.len() == whole + 1, "at {cut}");
+            assert_eq!(found, events[..found.len()]);
+        }
+    }
+
+    #[test]
+    fn damage_in_the_middle_and_a_newer_format_are_told() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join(EVENTS);
+        let (_, events) = run(&[], None);
+        let line = serde_json::to_string(&events[0]).expect("serialises");
+        fs::write(&path, format!("{line}\nnonsense\n{line}\n")).expect("written");
+        let failure = read(&path).expect_err("damaged");
+        assert!(failure.message.starts_with("line 2 of `"), "{failure}");
+        fs::write(&path, line.replacen("\"schema\":1", "\"schema\":99", 1)).expect("written");
+        assert!(read(&path).expect_err("newer").message.contains("in event format 99, this one knows up to 1"));
+    }
+
+    #[test]
+    fn ids_sort_by_time_and_never_clash() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let make = |command, ms| Journal::create(dir.path(), command, at(ms)).expect("created").1;
+        let ids = [make("up", 1), make("up", 1), make("--lab x.toml status", 2), make("", 1_000)];
+        assert_eq!(ids[1], format!("{}-2", ids[0]));
+        assert_eq!((&ids[2][21..], &ids[3][21..]), ("status", "run"));
+        assert_eq!(runs(dir.path()).expect("listed"), ids);
+    }
+
+    #[test]
+    fn only_the_newest_runs_are_kept_and_nothing_else_is_touched() {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::create_dir(dir.path().join("0-notes")).expect("made");
+        for ms in 0..60 {
+            Journal::create(dir.path(), "up", at(ms)).expect("created");
+        }
+        let ids = runs(dir.path()).expect("listed");
+        assert_eq!((ids.len(), ids[0].as_str()), (KEPT, "19700101T000000.010Z-up"));
+        assert!(dir.path().join("0-notes").is_dir());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_disk_is_remembered_and_the_run_goes_on() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = OpenOptions::new().append(true).open("/dev/full").expect("Linux has it");
+        let journal =
+            Journal { directory: dir.path().to_owned(), state: Mutex::new(State { file: Some(file), trouble: None }) };
+        let (_, events) = run(&[], None);
+        for event in &events {
+            journal.take(event);
+        }
+        let trouble = journal.trouble().expect("told");
+        assert!(trouble.starts_with("the journal is incomplete from event 0 on: "), "{trouble}");
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_written_is_named() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("file");
+        fs::write(&file, "").expect("written");
+        let failure = Journal::create(&file.join("runs"), "up", at(0)).err().expect("a file is in the way");
+        assert!(failure.message.contains("file/runs`"), "{failure}");
+    }
+}

@@ -88,3 +88,51 @@ fn held(file: &mut File, path: &Path) -> Failure {
         None => Failure::prerequisite("another coastal is at work on this lab").fact(lock).next("wait for it to end"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now() -> Timestamp {
+        "2026-08-21T14:30:15.25Z".parse().expect("a time")
+    }
+
+    #[test]
+    fn the_second_one_is_told_who_is_first() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("state/lock");
+        let first = Lock::acquire(&path, "up --yes", now()).expect("free");
+        let failure = Lock::acquire(&path, "down", now()).expect_err("held");
+        let pid = std::process::id();
+        assert_eq!(failure.kind, crate::error::Kind::Prerequisite);
+        assert_eq!(
+            failure.message,
+            format!(
+                "another coastal is at work on this lab: `coastal up --yes`, process {pid}, since 2026-08-21T14:30:15Z"
+            )
+        );
+        drop(first);
+        Lock::acquire(&path, "down", now()).expect("free again");
+    }
+
+    #[test]
+    fn what_a_dead_holder_left_in_the_file_does_not_lock() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("lock");
+        let stale = Holder { pid: 1, command: "a much longer command line than the next one".into(), started: now() };
+        std::fs::write(&path, serde_json::to_vec(&stale).expect("serialises")).expect("written");
+        let _lock = Lock::acquire(&path, "up", now()).expect("free");
+        let text = std::fs::read_to_string(&path).expect("readable");
+        assert_eq!(serde_json::from_str::<Holder>(&text).expect("one holder").command, "up");
+    }
+
+    #[test]
+    fn a_holder_that_has_not_said_its_name_yet_still_locks() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("lock");
+        let first = Lock::acquire(&path, "up", now()).expect("free");
+        first.file.set_len(0).expect("truncated");
+        let failure = Lock::acquire(&path, "down", now()).expect_err("held");
+        assert_eq!(failure.message, "another coastal is at work on this lab");
+    }
+}

@@ -12,6 +12,11 @@ mod needs;
 mod order;
 mod turn;
 
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
 pub use context::{Emitter, StepContext};
 pub use event::{Event, Outcome, RunResult, Sink, What};
 pub use execute::{Body, RunInfo, execute};

@@ -45,9 +45,13 @@ pub(super) struct Turns<'a> {
 
 impl Turns<'_> {
     /// Takes `step` through its turn, with its first and its last event. Also says how many milliseconds it took.
-    pub(super) async fn take<'s>(&self, step: &'s Step) -> (&'s Step, Verdict, u64) {
-        let started = Instant::now();
+    pub(super) fn take<'s>(&self, step: &'s Step) -> impl Future<Output = (&'s Step, Verdict, u64)> + use<'_, 's> {
+        // At once and not at the first poll: what starts together has started before any of it can fail.
         self.emitter.emit(What::StepStarted { step: step.id });
+        self.take_started(step, Instant::now())
+    }
+
+    async fn take_started<'s>(&self, step: &'s Step, started: Instant) -> (&'s Step, Verdict, u64) {
         let outcome = self.bounded(step, started + Duration::from_secs(step.timeout_s)).await;
         let took_ms = millis(started.elapsed());
         let id = step.id;
