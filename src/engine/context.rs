@@ -1,7 +1,7 @@
 //! What a step's body is given: the session, a voice, and the wish to stop.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -23,7 +23,7 @@ pub struct Emitter {
 
 struct EmitterInner {
     // Held across numbering and delivery, so that sinks see events in the order of their numbers.
-    next: std::sync::Mutex<u64>,
+    next: Mutex<u64>,
     commands: AtomicU64,
     clock: Arc<dyn Clock>,
     sink: Arc<dyn Sink>,
@@ -33,19 +33,12 @@ impl Emitter {
     /// An emitter that starts at 0.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, sink: Arc<dyn Sink>) -> Self {
-        Emitter {
-            inner: Arc::new(EmitterInner {
-                next: std::sync::Mutex::new(0),
-                commands: AtomicU64::new(0),
-                clock,
-                sink,
-            }),
-        }
+        Emitter { inner: Arc::new(EmitterInner { next: Mutex::new(0), commands: AtomicU64::new(0), clock, sink }) }
     }
 
     /// Emits.
     pub fn emit(&self, what: What) {
-        let mut next = self.inner.next.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut next = self.inner.next.lock().unwrap_or_else(PoisonError::into_inner);
         let event = Event { seq: *next, at: self.inner.clock.now(), what };
         *next += 1;
         self.inner.sink.take(&event);
@@ -67,6 +60,8 @@ pub struct StepContext {
     deadline: Instant,
     /// Absent while only looking (`plan`, `status`): then nothing is emitted.
     emitter: Option<Emitter>,
+    /// The last thing that was said, for the failure of a step that is cut off and cannot say it again.
+    last_words: Arc<Mutex<Option<String>>>,
     speak: Arc<dyn Fn(String) + Send + Sync>,
 }
 
@@ -80,13 +75,20 @@ impl StepContext {
         cancel: CancellationToken,
         emitter: Option<Emitter>,
     ) -> Self {
-        let speaker = emitter.clone();
-        let speak = Arc::new(move |message| {
-            if let Some(emitter) = &speaker {
+        let last_words: Arc<Mutex<Option<String>>> = Arc::default();
+        let (memory, voice) = (Arc::clone(&last_words), emitter.clone());
+        let speak = Arc::new(move |message: String| {
+            let mut last = memory.lock().unwrap_or_else(PoisonError::into_inner);
+            // A wait that polls says the same thing each time; that is one piece of news.
+            if last.as_ref() == Some(&message) {
+                return;
+            }
+            *last = Some(message.clone());
+            if let Some(emitter) = &voice {
                 emitter.emit(What::StepProgress { step, message });
             }
         });
-        StepContext { session, cancel, step, deadline, emitter, speak }
+        StepContext { session, cancel, step, deadline, emitter, last_words, speak }
     }
 
     /// For waits on the cluster: until the deadline, with progress as events.
@@ -120,7 +122,15 @@ impl StepContext {
 
     /// Says that something is tried again.
     pub fn retry(&self, attempt: u32, because: impl Into<String>) {
-        self.emit(What::StepRetry { step: self.step, attempt, because: because.into() });
+        let because = because.into();
+        self.remember(&because);
+        self.emit(What::StepRetry { step: self.step, attempt, because });
+    }
+
+    /// The last progress or retry that was said.
+    #[must_use]
+    pub fn last_words(&self) -> Option<String> {
+        self.last_words.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Sleeps, but wakes with an error when the run is to stop.
@@ -129,8 +139,9 @@ impl StepContext {
     /// [`Failure::interrupted`].
     pub async fn sleep(&self, duration: Duration) -> Result<(), Failure> {
         tokio::select! {
-            () = tokio::time::sleep(duration) => Ok(()),
+            biased;
             () = self.cancel.cancelled() => Err(Failure::interrupted()),
+            () = tokio::time::sleep(duration) => Ok(()),
         }
     }
 
@@ -155,9 +166,13 @@ impl StepContext {
             Err(CommandError::Exit { code, .. }) => Some(*code),
             Err(_) => None,
         };
-        let took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let took_ms = millis(started.elapsed());
         emitter.emit(What::CommandEnded { command: number, exit, took_ms });
         result
+    }
+
+    fn remember(&self, words: &str) {
+        *self.last_words.lock().unwrap_or_else(PoisonError::into_inner) = Some(words.to_owned());
     }
 
     fn emit(&self, what: What) {
@@ -165,4 +180,9 @@ impl StepContext {
             emitter.emit(what);
         }
     }
+}
+
+/// Whole milliseconds, as events count them.
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -8,6 +8,17 @@ pub mod event;
 pub mod execute;
 pub mod journal;
 pub mod lock;
+mod needs;
+mod order;
+mod turn;
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use context::{Emitter, StepContext};
-pub use execute::{Body, execute};
+pub use event::{Event, Outcome, RunResult, Sink, What};
+pub use execute::{Body, RunInfo, execute};
+pub use journal::{Journal, Tee};
+pub use lock::Lock;

@@ -1,7 +1,7 @@
 //! What a step does: one file per subject. Each body looks, makes it so, and proves it.
 //!
 //! Steps use the adapters of [`crate::tools`] and the cluster of [`crate::kube`] through a
-//! [`StepContext`]; they print nothing and do not know which world they are in.
+//! [`StepContext`](crate::engine::StepContext); they print nothing and do not know which world they are in.
 
 mod addons;
 mod capacity;
@@ -19,7 +19,7 @@ mod spire;
 mod tools;
 mod workload;
 
-use crate::engine::{Body, StepContext};
+use crate::engine::Body;
 use crate::plan::StepId;
 
 /// The body of a step.

@@ -209,5 +209,5 @@ pub async fn exec(
     container: &str,
     argv: &[&str],
 ) -> Result<crate::tools::Output, CommandError> {
-    cx.run(&crate::tools::kubectl::exec(&target(cx), namespace, pod, container, argv)).await
+    cx.run(&crate::tools::kubectl::exec(&target(cx), namespace, pod, container, argv.iter().copied())).await
 }

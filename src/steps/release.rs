@@ -86,10 +86,11 @@ pub async fn watched(
 ) -> Result<(), Failure> {
     let stop = cx.cancel.child_token();
     let stoppable = StepContext { cancel: CancellationToken::clone(&stop), ..cx.clone() };
+    let patience = cx.patience();
     let mut helm = std::pin::pin!(stoppable.run(command));
     tokio::select! {
         result = &mut helm => result.map(|_| ()).map_err(Failure::from),
-        doom = cluster.until_doomed(places, &cx.patience()) => {
+        doom = cluster.until_doomed(places, &patience) => {
             stop.cancel();
             // Helm marks its release as failed when it is interrupted; that must not be cut off.
             let _ = helm.await;

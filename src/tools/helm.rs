@@ -1,6 +1,7 @@
 //! helm: argv and output. Every call uses the lab's own helm home, so that no repository, plugin or setting of the
 //! user's takes part. Waiting is done by watch, not by `--wait`, which says nothing about what it waits for.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -205,6 +206,23 @@ impl ReleaseStatus {
     #[must_use]
     pub fn is_pending(self) -> bool {
         matches!(self, ReleaseStatus::PendingInstall | ReleaseStatus::PendingUpgrade | ReleaseStatus::PendingRollback)
+    }
+}
+
+impl fmt::Display for ReleaseStatus {
+    /// In helm's own spelling.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ReleaseStatus::Deployed => "deployed",
+            ReleaseStatus::Failed => "failed",
+            ReleaseStatus::PendingInstall => "pending-install",
+            ReleaseStatus::PendingUpgrade => "pending-upgrade",
+            ReleaseStatus::PendingRollback => "pending-rollback",
+            ReleaseStatus::Uninstalling => "uninstalling",
+            ReleaseStatus::Superseded => "superseded",
+            ReleaseStatus::Uninstalled => "uninstalled",
+            ReleaseStatus::Unknown => "in an unknown state",
+        })
     }
 }
 
