@@ -1,5 +1,7 @@
 //! Server-side apply, and the question whether it would change anything.
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::ResourceExt;
@@ -12,7 +14,7 @@ use crate::kube::wait::{Judgement, Patience};
 use crate::kube::{Cluster, api_failure, differs};
 
 /// As many requests as an API server on two cores answers at once without queueing.
-const AT_ONCE: usize = 12;
+pub(super) const AT_ONCE: usize = 12;
 
 impl Cluster {
     /// Makes every object as given, in an order that works: namespaces and CRDs first, and the CRDs established
@@ -36,15 +38,16 @@ impl Cluster {
         objects: impl Iterator<Item = &DynamicObject>,
         patience: &Patience<'_>,
     ) -> Result<(), Failure> {
-        stream::iter(objects.map(|object| async move {
-            tokio::select! {
-                result = self.apply_one(object, false) => result.map(|_| ()),
-                () = patience.cancel.cancelled() => Err(Failure::interrupted()),
-            }
-        }))
-        .buffer_unordered(AT_ONCE)
-        .try_collect()
-        .await
+        let applies: Vec<BoxFuture<'_, _>> =
+            objects.map(|object| self.apply_unless_stopped(object, patience).boxed()).collect();
+        stream::iter(applies).buffer_unordered(AT_ONCE).try_collect().await
+    }
+
+    async fn apply_unless_stopped(&self, object: &DynamicObject, patience: &Patience<'_>) -> Result<(), Failure> {
+        tokio::select! {
+            result = self.apply_one(object, false) => result.map(|_| ()),
+            () = patience.cancel.cancelled() => Err(Failure::interrupted()),
+        }
     }
 
     /// Applies one object and returns it as the server has it then. A dry run changes nothing but asks every
@@ -68,7 +71,8 @@ impl Cluster {
     /// # Errors
     /// The server does not answer.
     pub async fn difference(&self, objects: &[DynamicObject]) -> Result<Option<Difference>, Failure> {
-        let mut looks = stream::iter(objects.iter().map(|object| self.difference_of(object))).buffered(AT_ONCE);
+        let looks: Vec<BoxFuture<'_, _>> = objects.iter().map(|object| self.difference_of(object).boxed()).collect();
+        let mut looks = stream::iter(looks).buffered(AT_ONCE);
         while let Some(result) = looks.next().await {
             if let Some(difference) = result? {
                 return Ok(Some(difference));

@@ -2,6 +2,8 @@
 
 use std::fmt::Debug;
 
+use futures::FutureExt;
+use futures::future::{BoxFuture, ready};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, DynamicObject};
@@ -11,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use crate::config::Lab;
 use crate::error::Failure;
-use crate::kube::apply::name_of;
+use crate::kube::apply::{AT_ONCE, name_of};
 use crate::kube::wait::{Judgement, Patience};
 use crate::kube::{Cluster, api_failure, describe_pod};
 
@@ -27,10 +29,9 @@ impl Cluster {
         ours: &(dyn Fn(&DynamicObject) -> bool + Sync),
         patience: &Patience<'_>,
     ) -> Result<(), Failure> {
-        stream::iter(objects.iter().rev().map(|object| self.delete_one(object, ours, patience)))
-            .buffer_unordered(12)
-            .try_collect()
-            .await
+        let deletions: Vec<BoxFuture<'_, _>> =
+            objects.iter().rev().map(|object| self.delete_one(object, ours, patience).boxed()).collect();
+        stream::iter(deletions).buffer_unordered(AT_ONCE).try_collect().await
     }
 
     /// Which of the objects are there and carry the lab's label; names only.
@@ -38,16 +39,17 @@ impl Cluster {
     /// # Errors
     /// The server does not answer.
     pub async fn those_of(&self, objects: &[DynamicObject], lab: &Lab) -> Result<Vec<String>, Failure> {
-        let looks = stream::iter(objects.iter().map(|object| async move {
-            let types = object.types.clone().unwrap_or_default();
-            let Ok(gvk) = kube::core::GroupVersionKind::try_from(&types) else { return Ok(None) };
-            let Some(api) = self.dynamic(&gvk, object.metadata.namespace.as_deref()).await? else { return Ok(None) };
-            let what = name_of(object);
-            let live =
-                api.get_opt(&object.name_any()).await.map_err(|e| api_failure(&format!("could not read {what}"), &e))?;
-            Ok(live.filter(|live| live.labels().get(Lab::LABEL) == Some(&lab.name)).map(|_| what))
-        }));
-        looks.buffered(12).try_filter_map(|found| async { Ok(found) }).try_collect().await
+        let looks: Vec<BoxFuture<'_, _>> = objects.iter().map(|object| self.is_of(object, lab).boxed()).collect();
+        stream::iter(looks).buffered(AT_ONCE).try_filter_map(|found| ready(Ok(found))).try_collect().await
+    }
+
+    async fn is_of(&self, object: &DynamicObject, lab: &Lab) -> Result<Option<String>, Failure> {
+        let types = object.types.clone().unwrap_or_default();
+        let Ok(gvk) = kube::core::GroupVersionKind::try_from(&types) else { return Ok(None) };
+        let Some(api) = self.dynamic(&gvk, object.metadata.namespace.as_deref()).await? else { return Ok(None) };
+        let what = name_of(object);
+        let live = api.get_opt(&object.name_any()).await.map_err(|e| api_failure(&format!("could not read {what}"), &e))?;
+        Ok(live.filter(|live| live.labels().get(Lab::LABEL) == Some(&lab.name)).map(|_| what))
     }
 
     async fn delete_one(
