@@ -38,3 +38,9 @@ pub mod workload;
 pub mod world;
 
 pub use cli::run;
+
+/// Ends the process at once: for the second Ctrl-C of somebody who has waited long enough.
+#[expect(clippy::exit, reason = "the only place that ends the process without unwinding")]
+pub(crate) fn exit_now(code: error::ExitCode) -> ! {
+    std::process::exit(code as i32)
+}

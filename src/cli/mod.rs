@@ -1,10 +1,260 @@
-//! The command line: one file per command.
+//! The command line: what can be asked for, and the one call that each command leads to.
+
+mod env;
+mod goal;
+mod init;
+mod logs;
+mod outside;
+mod plan;
+mod rehearse;
+mod status;
+mod workload;
 
 use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
 
-use crate::error::ExitCode;
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+use crate::error::{ExitCode, Failure};
+use crate::plan::Goal;
+use crate::ui::{Format, Ui, Wishes};
+use outside::Outside;
+
+/// The exit codes, for `--help`; the README's table is compared with the same list.
+fn exit_codes() -> String {
+    let rows = ExitCode::TABLE.iter().map(|(code, words)| format!("  {:>3}  {words}", *code as u8));
+    std::iter::once("Exit codes:".to_owned()).chain(rows).collect::<Vec<_>>().join("\n")
+}
+
+/// Day two operations for SPIRE: the whole lab from one lab.toml, up and down.
+///
+/// `coastal rehearse` runs everything on an embedded world: no Docker, no network, seconds.
+#[derive(Debug, Parser)]
+#[command(name = "coastal", version, max_term_width = 100, after_help = exit_codes())]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Flags of every command.
+#[derive(Debug, Clone, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "independent flags of a command line")]
+struct Global {
+    /// The lab file [default: lab.toml here, else the lab that is built in]
+    #[arg(long, value_name = "FILE", global = true)]
+    lab: Option<PathBuf>,
+    /// For whom the output is
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = OutputFormat::Text, global = true)]
+    output: OutputFormat,
+    /// Answer yes to what would be asked
+    #[arg(long, short = 'y', global = true)]
+    yes: bool,
+    /// Print the plan and touch nothing
+    #[arg(long, global = true)]
+    dry_run: bool,
+    /// Before each step, say why, and what a person would type
+    #[arg(long, global = true)]
+    explain: bool,
+    /// Time limit of each step, like `90s` or `10m`, instead of lab.toml's
+    #[arg(long, value_name = "TIME", value_parser = time_limit, global = true)]
+    timeout: Option<Duration>,
+    /// Run on the rehearsal world instead of the real one
+    #[arg(long, global = true)]
+    rehearse: bool,
+    /// Show the commands that are run; twice: also what they print
+    #[arg(long, short, action = ArgAction::Count, global = true)]
+    verbose: u8,
+}
+
+/// Spelt out for clap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum OutputFormat {
+    /// For a person
+    Text,
+    /// For a program: JSON lines for commands that change things, one document for commands that read
+    Json,
+}
+
+fn time_limit(text: &str) -> Result<Duration, String> {
+    crate::config::duration(text).ok_or_else(|| "expected a time like `90s`, `10m` or `1h`".to_owned())
+}
+
+/// The commands, in the order of the lab.
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Bring the whole lab up; what is so already is left alone
+    Up,
+    /// Take the whole lab down
+    Down {
+        /// Remove what is in the cluster, in an order that leaves nothing Terminating, and keep the cluster
+        #[arg(long)]
+        keep_cluster: bool,
+    },
+    /// Show what `up` would change
+    Plan(plan::PlanArgs),
+    /// Show on one screen what runs, and who holds SVIDs
+    Status,
+    /// Write the lab.toml that is built in, to be changed
+    Init(init::InitArgs),
+    /// Run a command, or with none the whole story, on the rehearsal world
+    Rehearse(rehearse::RehearseArgs),
+    /// Create the kind cluster with cert-manager, contour and a self-signed issuer
+    ClusterUp {
+        /// Make an existing kind cluster of that name the lab's, after showing it
+        #[arg(long)]
+        adopt: bool,
+    },
+    /// Delete the kind cluster
+    ClusterDown,
+    /// Add the helm repositories to the lab's own helm home
+    #[command(visible_alias = "add-helm-repos")]
+    AddRepos,
+    /// Install kube-prometheus-stack
+    #[command(visible_alias = "prometheus-helm-install")]
+    PrometheusInstall,
+    /// Uninstall kube-prometheus-stack
+    #[command(visible_alias = "prometheus-helm-uninstall")]
+    PrometheusUninstall,
+    /// Create SPIRE's namespaces with their Pod Security labels
+    Namespaces,
+    /// Deploy PostgreSQL, SPIRE's data store
+    DeployDatabase,
+    /// Install SPIRE
+    #[command(visible_alias = "spire-helm-install")]
+    SpireInstall,
+    /// Uninstall SPIRE, the lab's workload first
+    #[command(visible_alias = "spire-helm-uninstall")]
+    SpireUninstall,
+    /// Run the chart's tests, then test the workload's identity
+    Test,
+    /// Put the workload's image onto the nodes
+    #[command(visible_alias = "cluster-build-load-image")]
+    BuildLoadImage {
+        /// Build the Dockerfile of this directory; without it the workload is coastal itself
+        #[arg(value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+    /// Deploy the workload: pods that show the SVIDs they receive
+    DeployWorkload,
+    /// Remove the workload
+    DeleteWorkload,
+    /// Let Prometheus see the SPIRE servers and agents
+    PatchMonitors,
+    /// Remove the workload and the database
+    TearDown,
+    /// Print the exports that point kubectl and helm at the lab: `eval "$(coastal env)"`
+    Env,
+    /// Show the log of a component
+    Logs(logs::LogsArgs),
+    /// Follow the Workload API and show each SVID: what runs inside the workload's pods
+    #[command(hide = true)]
+    Workload(workload::WorkloadArgs),
+}
 
 /// Parses `args`, runs the command, and says how it ended.
-pub fn run(_args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    ExitCode::Ok
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let cli = match Cli::try_parse_from(&args) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let ui = Ui::standard(wishes(&cli.global));
+    let line = args.iter().skip(1).map(|arg| arg.to_string_lossy()).collect::<Vec<_>>().join(" ");
+    let code = match outside::block_on(&cli, dispatch(&cli, &ui, &line)) {
+        Ok(Ok(code)) => code,
+        Ok(Err(failure)) | Err(failure) => {
+            ui.failure(&failure);
+            failure.kind.exit_code()
+        }
+    };
+    match ui.finish() {
+        Ok(()) => code,
+        Err(failure) => {
+            ui.failure(&failure);
+            failure.kind.exit_code()
+        }
+    }
+}
+
+fn wishes(global: &Global) -> Wishes {
+    Wishes {
+        format: match global.output {
+            OutputFormat::Text => Format::Text,
+            OutputFormat::Json => Format::Json,
+        },
+        verbosity: global.verbose,
+        explain: global.explain,
+    }
+}
+
+fn usage(error: &clap::Error) -> ExitCode {
+    // A reader that has gone away is no reason to say more.
+    let _ = error.print();
+    if error.use_stderr() { ExitCode::Usage } else { ExitCode::Ok }
+}
+
+async fn dispatch(cli: &Cli, ui: &Ui, line: &str) -> Result<ExitCode, Failure> {
+    match &cli.command {
+        Command::Rehearse(args) => rehearse::run(args, &cli.global, ui, line).await,
+        Command::Init(args) => init::run(args, ui),
+        Command::Workload(args) => workload::run(args).await,
+        command if cli.global.rehearse => rehearse::command(command, &cli.global, ui, line, &Default::default()).await,
+        command => {
+            let outside = Outside::real(&cli.global)?;
+            on(command, &cli.global, ui, line, &outside).await
+        }
+    }
+}
+
+/// Runs a command that is about a lab, on whichever world.
+async fn on(command: &Command, global: &Global, ui: &Ui, line: &str, outside: &Outside) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Plan(args) => plan::run(args, ui, outside).await,
+        Command::Status => status::run(ui, outside).await,
+        Command::Env => env::run(ui, outside),
+        Command::Logs(args) => logs::run(args, ui, outside).await,
+        Command::ClusterUp { adopt: true } => goal::adopt(global, ui, line, outside).await,
+        Command::BuildLoadImage { dir: Some(dir) } => goal::build_from(dir, global, ui, line, outside).await,
+        Command::Init(_) | Command::Rehearse(_) | Command::Workload(_) => {
+            Err(Failure::usage("this command is not about a lab, and cannot be rehearsed"))
+        }
+        other => match goal_of(other) {
+            Some(goal) => goal::run(goal, global, ui, line, outside).await,
+            None => Err(Failure::unexpected(format!("no goal for {other:?}"))),
+        },
+    }
+}
+
+/// The goal of a command that has one.
+fn goal_of(command: &Command) -> Option<Goal> {
+    Some(match command {
+        Command::Up => Goal::Up,
+        Command::Down { keep_cluster: false } => Goal::Down,
+        Command::Down { keep_cluster: true } => Goal::DownKeepCluster,
+        Command::ClusterUp { .. } => Goal::ClusterUp,
+        Command::ClusterDown => Goal::ClusterDown,
+        Command::AddRepos => Goal::AddRepos,
+        Command::PrometheusInstall => Goal::PrometheusInstall,
+        Command::PrometheusUninstall => Goal::PrometheusUninstall,
+        Command::Namespaces => Goal::Namespaces,
+        Command::DeployDatabase => Goal::DeployDatabase,
+        Command::SpireInstall => Goal::SpireInstall,
+        Command::SpireUninstall => Goal::SpireUninstall,
+        Command::Test => Goal::Test,
+        Command::BuildLoadImage { .. } => Goal::BuildLoadImage,
+        Command::DeployWorkload => Goal::DeployWorkload,
+        Command::DeleteWorkload => Goal::DeleteWorkload,
+        Command::PatchMonitors => Goal::PatchMonitors,
+        Command::TearDown => Goal::TearDown,
+        Command::Plan(_)
+        | Command::Status
+        | Command::Init(_)
+        | Command::Rehearse(_)
+        | Command::Env
+        | Command::Logs(_)
+        | Command::Workload(_) => return None,
+    })
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Failure;
+use crate::error::{ExitCode, Failure};
 use crate::plan::{Plan, StepId};
 use crate::tools::Stream;
 
@@ -168,6 +168,19 @@ pub struct RunResult {
     /// The next useful commands.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub next: Vec<String>,
+}
+
+impl RunResult {
+    /// The exit code of the command.
+    #[must_use]
+    pub fn code(&self) -> ExitCode {
+        match (self.outcome, &self.failure) {
+            (Outcome::Ok, _) => ExitCode::Ok,
+            (Outcome::Interrupted, _) => ExitCode::Interrupted,
+            (Outcome::Failed, Some(failure)) => failure.kind.exit_code(),
+            (Outcome::Failed, None) => ExitCode::Unexpected,
+        }
+    }
 }
 
 /// The end of a run in one word.

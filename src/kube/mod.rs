@@ -7,6 +7,7 @@ mod connect;
 mod delete;
 mod diagnose;
 mod error;
+mod logs;
 mod objects;
 mod rollout;
 mod wait;

@@ -87,6 +87,44 @@ const DOWN: &[StepId] = &[
 ];
 
 impl Goal {
+    /// What is asked before something is destroyed; nothing for goals that destroy nothing.
+    #[must_use]
+    pub fn question(self, lab: &Lab) -> Option<String> {
+        let context = lab.cluster.context();
+        match self {
+            Goal::Down | Goal::ClusterDown if lab.is_kind() => {
+                Some(format!("delete cluster `{context}` and everything in it?"))
+            }
+            Goal::Down | Goal::DownKeepCluster => Some(format!("remove the lab from cluster `{context}`, its data and CA keys too?")),
+            Goal::SpireUninstall => Some(format!("uninstall SPIRE from `{context}`? the servers' CA keys go with it")),
+            Goal::TearDown => Some(format!("remove the workload and the database from `{context}`? the data goes with it")),
+            _ => None,
+        }
+    }
+
+    /// The next useful commands once it is reached.
+    #[must_use]
+    pub fn next(self, lab: &Lab) -> Vec<String> {
+        let next: &[&str] = match self {
+            Goal::Up => &["coastal status", "coastal test", "coastal logs workload"],
+            Goal::ClusterUp => &["coastal add-repos", "coastal up"],
+            Goal::AddRepos => &["coastal prometheus-install"],
+            Goal::PrometheusInstall => &["coastal namespaces"],
+            Goal::Namespaces => &["coastal deploy-database"],
+            Goal::DeployDatabase => &["coastal spire-install"],
+            Goal::SpireInstall => &["coastal build-load-image", "coastal test"],
+            Goal::Test => &["coastal status"],
+            Goal::BuildLoadImage => &["coastal deploy-workload"],
+            Goal::DeployWorkload => &["coastal logs workload", "coastal test"],
+            Goal::PatchMonitors => &["coastal status"],
+            Goal::SpireUninstall => &["coastal prometheus-uninstall", "coastal tear-down"],
+            Goal::PrometheusUninstall | Goal::DeleteWorkload => &["coastal tear-down"],
+            Goal::TearDown | Goal::DownKeepCluster if lab.is_kind() => &["coastal cluster-down"],
+            Goal::TearDown | Goal::DownKeepCluster | Goal::Down | Goal::ClusterDown => &["coastal up"],
+        };
+        next.iter().map(|command| (*command).to_owned()).collect()
+    }
+
     fn goals(self, lab: &Lab) -> Vec<StepId> {
         match self {
             Goal::Up => UP.to_vec(),
@@ -229,6 +267,37 @@ pub fn build(lab: &Lab, goal: Goal, observed: Option<&Observed>) -> Plan {
         })
         .collect();
     Plan { schema: Plan::SCHEMA, lab: lab.name.clone(), steps }
+}
+
+/// The plan that makes so whatever `goal` rests on, and not the goal itself.
+#[must_use]
+pub fn needs_of(lab: &Lab, goal: Goal) -> Plan {
+    let goals = goal.goals(lab);
+    let mut plan = build(lab, goal, None);
+    plan.steps.retain(|step| !goals.contains(&step.id));
+    let kept: BTreeSet<StepId> = plan.steps.iter().map(|step| step.id).collect();
+    for step in &mut plan.steps {
+        step.role = Role::Goal;
+        step.needs.retain(|need| kept.contains(need));
+    }
+    plan
+}
+
+/// Whether a step's object is inside the cluster, so that without a cluster nothing need be asked.
+#[must_use]
+pub fn is_inside_cluster(step: StepId) -> bool {
+    !matches!(
+        step,
+        S::Tools
+            | S::Repos
+            | S::FetchCertManager
+            | S::FetchContour
+            | S::FetchPrometheus
+            | S::FetchSpire
+            | S::BuildWorkloadImage
+            | S::Cluster
+            | S::RemoveCluster
+    ) && !DOWN.contains(&step)
 }
 
 /// The command that makes a step so.

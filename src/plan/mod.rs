@@ -11,7 +11,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-pub use build::{Goal, build, command_for};
+pub use build::{Goal, build, command_for, is_inside_cluster, needs_of};
 pub use catalog::{Explanation, explain};
 
 /// What a step does, and its stable identity. The kebab-case form is the id in events, plans and journals.

@@ -24,6 +24,9 @@ const CLAIM: &str = "data-spire-db-0";
 const LOGIN: &str =
     r#"PGPASSWORD="$POSTGRES_PASSWORD" psql -h spire-db -U "$POSTGRES_USER" -d "$POSTGRES_DB" -tAc 'select 1'"#;
 
+const MIGRATIONS: &str =
+    r#"psql -U "$POSTGRES_USER" -d "$POSTGRES_DB" -tAc 'select version, code_version from migrations'"#;
+
 /// [`crate::plan::StepId::Database`].
 pub struct Up;
 
@@ -120,6 +123,19 @@ impl Body for Down {
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
         gone(self.check(cx).await?)
     }
+}
+
+/// The row of `migrations`: schema version, and the newest SPIRE version that wrote to the database.
+///
+/// # Errors
+/// The database does not answer, or SPIRE has not written to it yet.
+pub async fn migrations(cx: &StepContext) -> Result<(u32, String), Failure> {
+    let namespace = &cx.session.lab.spire.server_namespace;
+    let output = reach::exec(cx, namespace, POD, CONTAINER, &["sh", "-c", MIGRATIONS]).await?;
+    let row = output.stdout.trim();
+    row.split_once('|')
+        .and_then(|(schema, code)| Some((schema.trim().parse().ok()?, code.trim().to_owned())))
+        .ok_or_else(|| Failure::tool(format!("the row of `migrations` reads `{row}`")))
 }
 
 async fn secret(cx: &StepContext, cluster: &Cluster) -> Result<Option<Secret>, Failure> {

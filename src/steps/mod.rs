@@ -4,20 +4,22 @@
 //! [`StepContext`](crate::engine::StepContext); they print nothing and do not know which world they are in.
 
 mod addons;
+pub mod adopt;
 mod capacity;
 mod cluster;
-mod database;
+pub mod components;
+pub mod database;
 mod fetch;
-mod identity;
+pub mod identity;
 mod images;
 pub mod manifests;
 mod monitoring;
 mod namespaces;
 pub mod reach;
-mod release;
-mod spire;
+pub mod release;
+pub mod spire;
 mod tools;
-mod workload;
+pub mod workload;
 
 use crate::engine::Body;
 use crate::plan::StepId;

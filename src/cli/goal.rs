@@ -1,0 +1,115 @@
+//! Commands that make something so: look, show or ask, lock, run.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::cli::{Global, outside::Outside};
+use crate::engine::{self, Emitter, Journal, Lock, RunInfo, Tee};
+use crate::error::{ExitCode, Failure};
+use crate::files;
+use crate::observe;
+use crate::plan::{self, Goal, Plan};
+use crate::session::Session;
+use crate::steps;
+use crate::ui::Ui;
+
+/// Makes `goal` so.
+///
+/// # Errors
+/// It was not started; what happens in the run itself is shown by the run, and is in the exit code.
+pub async fn run(goal: Goal, global: &Global, ui: &Ui, line: &str, outside: &Outside) -> Result<ExitCode, Failure> {
+    let session = Session::new(outside.lab.clone(), outside.world.clone(), outside.paths.clone());
+    run_in(session, goal, global, ui, line, outside).await
+}
+
+/// `build-load-image DIR`.
+///
+/// # Errors
+/// As [`run`].
+pub async fn build_from(
+    directory: &Path,
+    global: &Global,
+    ui: &Ui,
+    line: &str,
+    outside: &Outside,
+) -> Result<ExitCode, Failure> {
+    let directory = std::path::absolute(directory).map_err(|error| Failure::usage(error.to_string()))?;
+    let (lab, world, paths) = (outside.lab.clone(), outside.world.clone(), outside.paths.clone());
+    let session = Session::with_dockerfile(lab, world, paths, directory);
+    run_in(session, Goal::BuildLoadImage, global, ui, line, outside).await
+}
+
+/// `cluster-up --adopt`: shows whose cluster it is about to be, asks, marks it, and goes on as `cluster-up`.
+///
+/// # Errors
+/// There is no such cluster, it is not kind's, or nobody says yes.
+pub async fn adopt(global: &Global, ui: &Ui, line: &str, outside: &Outside) -> Result<ExitCode, Failure> {
+    let session = Session::new(outside.lab.clone(), outside.world.clone(), outside.paths.clone());
+    let cx = observe::looking(&session, &outside.cancel);
+    let candidate = steps::adopt::look(&cx).await?;
+    if !candidate.is_ours() {
+        ui.note(&candidate.describe());
+        ui.confirm("make this cluster the lab's? `down` and `cluster-down` will then delete it", global.yes || outside.harmless)?;
+        if !global.dry_run {
+            let _lock = lock(outside, line)?;
+            candidate.mark(&cx).await?;
+        }
+    }
+    run_in(session, Goal::ClusterUp, global, ui, line, outside).await
+}
+
+async fn run_in(
+    session: Arc<Session>,
+    goal: Goal,
+    global: &Global,
+    ui: &Ui,
+    line: &str,
+    outside: &Outside,
+) -> Result<ExitCode, Failure> {
+    if global.dry_run {
+        let plan = observe::plan(&session, goal, &outside.cancel).await?;
+        ui.plan(&plan);
+        return Ok(ExitCode::Ok);
+    }
+    if let Some(question) = goal.question(&session.lab) {
+        ui.confirm(&question, global.yes || outside.harmless)?;
+    }
+    let _lock = lock(outside, line)?;
+    let plan = plan::build(&session.lab, goal, None);
+    let (journal, run) = Journal::create(&session.paths.runs(), line, session.world.clock.now())?;
+    let journal = Arc::new(journal);
+    let renderer = ui.renderer(Some(journal.directory().to_owned()));
+    let sink = Arc::new(Tee(vec![Arc::clone(&journal) as Arc<dyn engine::Sink>, renderer]));
+    let code = execute(&session, &plan, goal, run, line, sink, outside).await;
+    if let Some(trouble) = journal.trouble() {
+        ui.warning(&trouble);
+    }
+    Ok(code)
+}
+
+/// Runs the plan and says how it ended.
+pub async fn execute(
+    session: &Arc<Session>,
+    plan: &Plan,
+    goal: Goal,
+    run: String,
+    line: &str,
+    sink: Arc<dyn engine::Sink>,
+    outside: &Outside,
+) -> ExitCode {
+    let info = RunInfo {
+        run,
+        command: line.to_owned(),
+        coastal: env!("CARGO_PKG_VERSION").to_owned(),
+        next_ok: goal.next(&session.lab),
+        resume: Some(format!("coastal {line}")),
+    };
+    let emitter = Emitter::new(Arc::clone(&session.world.clock), sink);
+    let result = engine::execute(plan, &info, &steps::body, session, &emitter, &outside.cancel).await;
+    result.code()
+}
+
+fn lock(outside: &Outside, line: &str) -> Result<Lock, Failure> {
+    files::private_dir(outside.paths.state())?;
+    Lock::acquire(&outside.paths.lock(), line, outside.world.clock.now())
+}

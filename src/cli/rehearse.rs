@@ -1,0 +1,226 @@
+//! `coastal rehearse`: any command, or the whole story, on the embedded world.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::{Args, Parser};
+
+use crate::cli::outside::{self, Outside};
+use crate::cli::{Cli, Command, Global, OutputFormat, goal, goal_of, on};
+use crate::engine::{Event, Sink};
+use crate::error::{ExitCode, Failure, io_failure};
+use crate::plan::{self, Goal};
+use crate::rehearsal::{Fault, Options, Rehearsal};
+use crate::session::{Paths, Session};
+use crate::ui::Ui;
+
+/// Said at the start of every rehearsal.
+const BANNER: &str = "rehearsal: nothing outside this process is touched (its files lie in a directory of its own)";
+
+/// Arguments of `rehearse`.
+#[derive(Debug, Default, Args)]
+pub struct RehearseArgs {
+    /// Keep the world in this file between calls
+    #[arg(long, value_name = "FILE")]
+    world: Option<PathBuf>,
+    /// Let something go wrong, like `tool-missing=helm`; several times for several things
+    #[arg(long = "fault", value_name = "FAULT")]
+    faults: Vec<String>,
+    /// The command to rehearse; with none: up, status, down
+    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
+/// Runs what is to be rehearsed.
+///
+/// # Errors
+/// As the command's own.
+pub async fn run(args: &RehearseArgs, global: &Global, ui: &Ui, line: &str) -> Result<ExitCode, Failure> {
+    if args.command.is_empty() {
+        return story(args, global, ui).await;
+    }
+    let words = std::iter::once("coastal".to_owned()).chain(args.command.iter().cloned());
+    let inner = match Cli::try_parse_from(words) {
+        Ok(inner) => inner,
+        Err(error) => return Ok(super::usage(&error)),
+    };
+    if matches!(inner.command, Command::Rehearse(_)) {
+        return Err(Failure::usage("a rehearsal cannot be rehearsed"));
+    }
+    let global = joined(global, &inner.global);
+    let ui_of_inner;
+    let ui = if inner.global.output == OutputFormat::Text && inner.global.verbose == 0 && !inner.global.explain {
+        ui
+    } else {
+        ui_of_inner = Ui::standard(super::wishes(&global));
+        &ui_of_inner
+    };
+    command(&inner.command, &global, ui, line, args).await
+}
+
+/// A flag counts wherever it stands.
+fn joined(outer: &Global, inner: &Global) -> Global {
+    Global {
+        lab: inner.lab.clone().or_else(|| outer.lab.clone()),
+        output: if inner.output == OutputFormat::Text { outer.output } else { inner.output },
+        yes: true,
+        dry_run: outer.dry_run || inner.dry_run,
+        explain: outer.explain || inner.explain,
+        timeout: inner.timeout.or(outer.timeout),
+        rehearse: true,
+        verbose: outer.verbose.max(inner.verbose),
+    }
+}
+
+/// Runs one command on a world that has what the command rests on.
+///
+/// # Errors
+/// As the command's own.
+pub async fn command(
+    command: &Command,
+    global: &Global,
+    ui: &Ui,
+    line: &str,
+    args: &RehearseArgs,
+) -> Result<ExitCode, Failure> {
+    ui.note(BANNER);
+    let stage = Stage::set(args, global)?;
+    if stage.is_new
+        && let Some(before) = precondition(command)
+    {
+        stage.prepare(before, ui).await?;
+    }
+    stage.inject(&args.faults)?;
+    let code = on(command, global, ui, line, &stage.outside).await;
+    stage.keep()?;
+    code
+}
+
+/// up, status, down.
+async fn story(args: &RehearseArgs, global: &Global, ui: &Ui) -> Result<ExitCode, Failure> {
+    ui.note(BANNER);
+    let stage = Stage::set(args, global)?;
+    stage.inject(&args.faults)?;
+    for (command, line) in [
+        (Command::Up, "up"),
+        (Command::Status, "status"),
+        (Command::Down { keep_cluster: false }, "down"),
+    ] {
+        ui.note(&format!("\n$ coastal {line}"));
+        let code = on(&command, global, ui, line, &stage.outside).await?;
+        if code != ExitCode::Ok {
+            return Ok(code);
+        }
+    }
+    stage.keep()?;
+    Ok(ExitCode::Ok)
+}
+
+/// What must be so before the command makes sense.
+fn precondition(command: &Command) -> Option<Before> {
+    match command {
+        Command::Status | Command::Logs(_) | Command::Env => Some(Before::Up),
+        Command::Plan(_) => None,
+        other => goal_of(other).map(|goal| match goal {
+            Goal::Up | Goal::ClusterUp | Goal::AddRepos => Before::Nothing,
+            Goal::Down
+            | Goal::DownKeepCluster
+            | Goal::ClusterDown
+            | Goal::PrometheusUninstall
+            | Goal::SpireUninstall
+            | Goal::DeleteWorkload
+            | Goal::TearDown
+            | Goal::Test => Before::Up,
+            goal => Before::NeedsOf(goal),
+        }),
+    }
+}
+
+enum Before {
+    Nothing,
+    Up,
+    NeedsOf(Goal),
+}
+
+/// A rehearsal with the lab in it.
+struct Stage {
+    rehearsal: Rehearsal,
+    outside: Outside,
+    is_new: bool,
+    // Removed with everything in it when the rehearsal is over.
+    _directory: Option<tempfile::TempDir>,
+}
+
+impl Stage {
+    fn set(args: &RehearseArgs, global: &Global) -> Result<Self, Failure> {
+        let lab = outside::lab(global)?;
+        let is_new = args.world.as_ref().is_none_or(|file| !file.exists());
+        let rehearsal = Rehearsal::new(Options { faults: Vec::new(), world_file: args.world.clone(), ..Options::default() })?;
+        let (directory, state) = match &args.world {
+            Some(file) => (None, beside(file)),
+            None => {
+                let directory = tempfile::Builder::new().prefix("coastal-rehearsal-").tempdir().map_err(|error| {
+                    io_failure("make a directory in", &std::env::temp_dir(), &error)
+                })?;
+                let state = directory.path().to_owned();
+                (Some(directory), state)
+            }
+        };
+        let outside = Outside {
+            lab,
+            world: rehearsal.world(),
+            paths: Paths::new(state),
+            cancel: outside::stop_on_signals(),
+            harmless: true,
+        };
+        Ok(Stage { rehearsal, outside, is_new, _directory: directory })
+    }
+
+    async fn prepare(&self, before: Before, ui: &Ui) -> Result<(), Failure> {
+        let lab = &self.outside.lab;
+        let plan = match before {
+            Before::Nothing => return Ok(()),
+            Before::Up => plan::build(lab, Goal::Up, None),
+            Before::NeedsOf(goal) => plan::needs_of(lab, goal),
+        };
+        if plan.steps.is_empty() {
+            return Ok(());
+        }
+        let steps: Vec<String> = plan.steps.iter().map(|step| step.id.to_string()).collect();
+        ui.note(&format!("rehearsal: first brought to where this command begins ({})", steps.join(", ")));
+        let session = Session::new(lab.clone(), self.outside.world.clone(), self.outside.paths.clone());
+        crate::files::private_dir(self.outside.paths.state())?;
+        let silence: Arc<dyn Sink> = Arc::new(Silence);
+        let code = goal::execute(&session, &plan, Goal::Up, "preparation".into(), "up", silence, &self.outside).await;
+        if code == ExitCode::Ok {
+            Ok(())
+        } else {
+            Err(Failure::unexpected("the rehearsal could not be brought to where this command begins")
+                .next("`coastal rehearse up` shows why"))
+        }
+    }
+
+    fn inject(&self, faults: &[String]) -> Result<(), Failure> {
+        for text in faults {
+            self.rehearsal.inject(Fault::parse(text)?);
+        }
+        Ok(())
+    }
+
+    fn keep(&self) -> Result<(), Failure> {
+        self.rehearsal.save()
+    }
+}
+
+struct Silence;
+
+impl Sink for Silence {
+    fn take(&self, _event: &Event) {}
+}
+
+/// The lab's files of a world that is kept: beside its file.
+fn beside(file: &Path) -> PathBuf {
+    let mut name = file.file_name().unwrap_or_default().to_owned();
+    name.push(".state");
+    file.with_file_name(name)
+}

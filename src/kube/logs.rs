@@ -1,0 +1,75 @@
+//! Logs of pods, line by line.
+
+use futures::future::{BoxFuture, join_all};
+use futures::io::AsyncBufReadExt;
+use futures::{FutureExt, TryStreamExt};
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kube::api::{ListParams, LogParams};
+
+use crate::error::Failure;
+use crate::kube::{Cluster, Patience, api_failure};
+
+impl Cluster {
+    /// Gives the last `tail` lines of each pod of `selector` to `line` (pod, line), pod after pod; with `follow`
+    /// it goes on with all of them until it is stopped.
+    ///
+    /// # Errors
+    /// There is no such pod, or its log cannot be read.
+    #[expect(clippy::too_many_arguments, reason = "where, how much, and to whom; a struct for one caller would not help")]
+    pub async fn logs(
+        &self,
+        namespace: &str,
+        selector: &str,
+        container: Option<&str>,
+        tail: u32,
+        follow: bool,
+        patience: &Patience<'_>,
+        line: &(dyn Fn(&str, &str) + Send + Sync),
+    ) -> Result<(), Failure> {
+        let api = self.namespaced::<Pod>(namespace);
+        let pods = api.list(&ListParams::default().labels(selector)).await;
+        let pods = pods.map_err(|error| api_failure(&format!("could not list the pods of {namespace}"), &error))?;
+        if pods.items.is_empty() {
+            return Err(Failure::prerequisite(format!("no pod in namespace {namespace} matches {selector}"))
+                .next("`coastal status` shows what is there"));
+        }
+        let params = LogParams {
+            container: container.map(str::to_owned),
+            tail_lines: Some(i64::from(tail)),
+            follow,
+            ..LogParams::default()
+        };
+        let readers: Vec<BoxFuture<'_, Result<(), Failure>>> = pods
+            .items
+            .iter()
+            .map(|pod| {
+                let (name, api, params) = (pod.name_any(), &api, &params);
+                async move {
+                    let unread = |error: &dyn std::fmt::Display| Failure::tool(format!("could not read the log of {name}: {error}"));
+                    let stream = api.log_stream(&name, params).await.map_err(|error| match &error {
+                        kube::Error::Api(status) => unread(&status.message),
+                        other => unread(other),
+                    })?;
+                    let mut lines = stream.lines();
+                    while let Some(text) = lines.try_next().await.map_err(|error| unread(&error))? {
+                        line(&name, &text);
+                    }
+                    Ok(())
+                }
+                .boxed()
+            })
+            .collect();
+        if follow {
+            tokio::select! {
+                results = join_all(readers) => results.into_iter().collect(),
+                () = patience.cancel.cancelled() => Ok(()),
+            }
+        } else {
+            for reader in readers {
+                reader.await?;
+            }
+            Ok(())
+        }
+    }
+}
