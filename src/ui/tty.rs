@@ -1,6 +1,6 @@
 //! Progress on a terminal: a live line per running step below, and what has ended above.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -31,6 +31,8 @@ pub(super) struct Live {
 struct State {
     run: Run,
     bars: BTreeMap<StepId, ProgressBar>,
+    /// Steps that said themselves what they do; of the others the output of their commands is shown.
+    spoken: BTreeSet<StepId>,
 }
 
 impl Live {
@@ -105,6 +107,7 @@ impl Sink for Live {
             }
             What::StepProgress { step, message } => {
                 doing(*step, message);
+                state.spoken.insert(*step);
                 None
             }
             What::StepRetry { step, attempt, because } => {
@@ -122,8 +125,13 @@ impl Sink for Live {
                 None
             }
             What::CommandOutput { command, line, .. } => {
-                if let Some(step) = run.step_of(*command).filter(|_| verbose > 1) {
-                    self.keep(&style.faint(format!("  {step} | {}", tame(line))));
+                if let Some(step) = run.step_of(*command) {
+                    if !state.spoken.contains(&step) && !line.trim().is_empty() {
+                        doing(step, line.trim());
+                    }
+                    if verbose > 1 {
+                        self.keep(&style.faint(format!("  {step} | {}", tame(line))));
+                    }
                 }
                 None
             }
