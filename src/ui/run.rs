@@ -126,3 +126,31 @@ impl Run {
         (path, *total)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ui::testing::{failure, nothing_to_change, success};
+
+    fn path(events: &[Event]) -> (Vec<String>, u64) {
+        let mut run = Run::default();
+        for event in events {
+            run.absorb(event);
+        }
+        let (path, ms) = run.critical_path();
+        (path.iter().map(ToString::to_string).collect(), ms)
+    }
+
+    #[test]
+    fn the_critical_path_is_the_slowest_chain_of_needs() {
+        let steps = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        // Contour took 16.2 s beside the database's 17.8 s.
+        let whole = 180 + 45_020 + 17_800 + 60_000;
+        assert_eq!(path(&success()), (steps(&["tools", "cluster", "database", "spire"]), whole));
+        // Here contour took longer, and SPIRE never started.
+        assert_eq!(path(&failure()), (steps(&["tools", "cluster", "contour"]), 180 + 45_020 + 16_300));
+        // Side by side, each took 1.23 s from the start; the chain still follows the needs.
+        assert_eq!(path(&nothing_to_change()).0, steps(&["tools", "cluster", "database", "spire"]));
+        assert_eq!(path(&[]), (Vec::new(), 0));
+    }
+}
