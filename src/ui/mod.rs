@@ -1,1 +1,195 @@
-//! stub
+//! The only place that prints.
+//!
+//! Results go to standard output, everything else to standard error; with `--output json` standard output carries
+//! JSON and nothing else. What is said during a run is made of its events by one of three renderers (live lines, plain
+//! lines, JSON lines); nothing here knows tools or clusters. No text needs colour to be understood.
+
+mod explain;
+mod failure;
+mod json;
+mod plain;
+mod plan;
+mod run;
+mod style;
+mod summary;
+mod table;
+mod terminal;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod tty;
+mod writer;
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use indicatif::ProgressDrawTarget;
+use serde::Serialize;
+
+use crate::engine::Sink;
+use crate::error::Failure;
+use crate::plan::Plan;
+
+pub use terminal::{Format, Progress, Surroundings, Terminal, Wishes};
+
+use style::Style;
+use writer::Writer;
+
+/// Everything that a command says, and hears.
+pub struct Ui {
+    terminal: Terminal,
+    out: Writer,
+    err: Writer,
+    input: Mutex<Box<dyn BufRead + Send>>,
+}
+
+impl Ui {
+    /// On this process' standard streams.
+    #[must_use]
+    pub fn standard(wishes: Wishes) -> Self {
+        Ui::new(
+            Terminal::decide(Surroundings::look(), wishes),
+            Box::new(std::io::stdout()),
+            Box::new(std::io::stderr()),
+            Box::new(BufReader::new(std::io::stdin())),
+        )
+    }
+
+    /// On other streams.
+    #[must_use]
+    pub fn new(
+        terminal: Terminal,
+        out: Box<dyn Write + Send>,
+        err: Box<dyn Write + Send>,
+        input: Box<dyn BufRead + Send>,
+    ) -> Self {
+        Ui { terminal, out: Writer::new(out), err: Writer::new(err), input: Mutex::new(input) }
+    }
+
+    /// The decisions that were made.
+    #[must_use]
+    pub fn terminal(&self) -> Terminal {
+        self.terminal
+    }
+
+    /// Whether standard output carries JSON.
+    #[must_use]
+    pub fn is_json(&self) -> bool {
+        self.terminal.format == Format::Json
+    }
+
+    /// What shows a run: give it the run's events. It ends with the summary, and with the failure if there is one.
+    /// `journal` is where the journal lies, for the person who has to look into a failure.
+    #[must_use]
+    pub fn renderer(&self, journal: Option<PathBuf>) -> Arc<dyn Sink> {
+        let (terminal, style) = (self.terminal, self.err_style());
+        match terminal.progress {
+            Progress::None => Arc::new(json::JsonLines(self.out.clone())),
+            Progress::Lines => {
+                Arc::new(plain::Lines { out: self.err.clone(), terminal, style, journal, state: Mutex::default() })
+            }
+            Progress::Live => {
+                Arc::new(tty::Live::new(self.err.clone(), ProgressDrawTarget::stderr(), terminal, style, journal))
+            }
+        }
+    }
+
+    /// A plan, as the result of a command.
+    pub fn plan(&self, plan: &Plan) {
+        if self.is_json() {
+            self.document(&plan::document(plan));
+        } else {
+            self.out.write(&plan::render(plan, self.terminal.explain, self.out_style()));
+        }
+    }
+
+    /// One JSON document, as the result of a command that reads.
+    pub fn document(&self, document: &impl Serialize) {
+        match serde_json::to_string_pretty(document) {
+            Ok(text) => self.out.line(&text),
+            Err(error) => self.failure(&Failure::unexpected(format!("the result is no JSON: {error}"))),
+        }
+    }
+
+    /// Text, as the result of a command. Ends the line if the text does not.
+    pub fn text(&self, text: &str) {
+        if text.ends_with('\n') || text.is_empty() { self.out.write(text) } else { self.out.line(text) }
+    }
+
+    /// A table, as the result of a command.
+    pub fn table(&self, head: &[&str], rows: &[Vec<String>]) {
+        self.out.write(&table::render(head, rows, self.terminal.table_width));
+    }
+
+    /// A remark on standard error.
+    pub fn note(&self, text: &str) {
+        self.err.line(&style::tame(text));
+    }
+
+    /// A warning on standard error.
+    pub fn warning(&self, text: &str) {
+        self.err.line(&format!("{} {}", self.err_style().warn("warning:"), style::tame(text)));
+    }
+
+    /// The next useful commands, on standard error. With JSON they are part of the result.
+    pub fn next(&self, commands: &[String]) {
+        if !self.is_json() {
+            let lines: Vec<String> = commands.iter().map(|command| format!("`{command}`")).collect();
+            self.err.write(&failure::next(&lines, self.err_style()));
+        }
+    }
+
+    /// The failure of a command that has no run, or did not come to it; a run's renderer tells of its own.
+    pub fn failure(&self, failure: &Failure) {
+        if self.is_json() {
+            self.out.line(&json::failed(failure));
+        }
+        self.err.write(&failure::render("error", failure, &[], self.err_style()));
+    }
+
+    /// Asks for a yes before something is done. `yes` is the flag that answers beforehand.
+    ///
+    /// # Errors
+    /// Nobody can be asked (a usage failure), or the answer is not yes.
+    pub fn confirm(&self, question: &str, yes: bool) -> Result<(), Failure> {
+        if yes {
+            return Ok(());
+        }
+        if !self.terminal.can_ask {
+            return Err(Failure::usage(format!("this needs a yes, and nobody can be asked here: {question}"))
+                .next("if it is meant, add `--yes`"));
+        }
+        self.err.write(&format!("{} [y/N] ", style::tame(question)));
+        let mut answer = String::new();
+        let mut input = self.input.lock().unwrap_or_else(PoisonError::into_inner);
+        input
+            .read_line(&mut answer)
+            .map_err(|error| Failure::usage(format!("the answer could not be read: {error}")))?;
+        if matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
+            Ok(())
+        } else {
+            Err(Failure::usage("not confirmed; nothing was done"))
+        }
+    }
+
+    /// Whether everything could be written. To be asked last; a reader that has gone does not count.
+    ///
+    /// # Errors
+    /// Standard output could not be written, e.g. to a full disk.
+    pub fn finish(&self) -> Result<(), Failure> {
+        match self.out.trouble() {
+            Some(trouble) => Err(Failure::prerequisite(format!("could not write to standard output: {trouble}"))),
+            None => Ok(()),
+        }
+    }
+
+    fn out_style(&self) -> Style {
+        Style { colour: self.terminal.colour_out, unicode: self.terminal.unicode }
+    }
+
+    fn err_style(&self) -> Style {
+        Style { colour: self.terminal.colour_err, unicode: self.terminal.unicode }
+    }
+}
