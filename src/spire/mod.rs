@@ -2,3 +2,4 @@
 //! Pure: no I/O.
 
 pub mod names;
+pub mod values;

@@ -1,1 +1,4 @@
-//! stub
+//! What a step does.
+
+pub mod manifests;
+pub mod values;
