@@ -67,6 +67,8 @@ fn the_default_is_the_lab_of_the_students() {
     assert_eq!((spire.trust_domain.as_str(), spire.cluster_name.as_str()), ("coastal-containers.example", "kind-kind"));
     assert_eq!((&spire.server_version, &spire.agent_version), (&Version::new(1, 7, 2), &Version::new(1, 7, 2)));
     assert_eq!((spire.servers, workload.replicas), (3, 5));
+    // Another coastal is another image: nodes that have the old one must not take it for the new.
+    assert_eq!(workload.image, format!("coastal-workload:{}", env!("CARGO_PKG_VERSION")));
     assert_eq!(spire.ca_subject.common_name, "coastal-containers.example");
     assert_eq!(
         lab.chart_repositories(),
