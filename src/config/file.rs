@@ -11,7 +11,7 @@ use crate::config::PullPolicy;
 use crate::config::problems::Place;
 use crate::config::reader::{At, Table};
 use crate::config::syntax::{
-    BUILT_IMAGE, BYTES, COUNTRY, CPU, DNS_LABEL, DURATION, IDENTITY_GLOB, IMAGE, KIND_NAME, NAME, PATH, PATH_SEGMENT,
+    BUILT_IMAGE, BYTES, CLUSTER_NAME, COUNTRY, CPU, DNS_LABEL, DURATION, IDENTITY_GLOB, IMAGE, KIND_NAME, NAME, PATH,
     RELEASE, REQUIREMENT, SQL_NAME, SUBJECT, TRUST_DOMAIN, URL, URL_OR_PATH, VERSION,
 };
 
@@ -352,7 +352,7 @@ impl SpireTable {
             server_namespace: table.text("server-namespace", &DNS_LABEL),
             system_namespace: table.text("system-namespace", &DNS_LABEL),
             trust_domain: table.text("trust-domain", &TRUST_DOMAIN),
-            cluster_name: table.text("cluster-name", &PATH_SEGMENT),
+            cluster_name: table.text("cluster-name", &CLUSTER_NAME),
             server_version: table.text("server-version", &VERSION),
             agent_version: table.text("agent-version", &VERSION),
             servers: table.number("servers", 1..=99),

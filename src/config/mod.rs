@@ -17,6 +17,7 @@ pub use lab::{
 pub use load::{DEFAULT, embedded, load};
 pub use reader::At;
 pub use resolve::WITHOUT_IDENTITIES;
+pub use syntax::duration;
 
 #[cfg(test)]
 mod tests;

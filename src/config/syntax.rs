@@ -42,10 +42,10 @@ pub(super) const TRUST_DOMAIN: Rule<String> = Rule {
     read: |text| when(is_trust_domain(text), text),
 };
 
-/// A segment of a SPIFFE id's path: the cluster's name becomes one in the ids of agents.
-pub(super) const PATH_SEGMENT: Rule<String> = Rule {
-    expected: "a name that can be a segment of a SPIFFE id (letters, digits, `.`, `-` and `_`)",
-    read: |text| when(is_path_segment(text), text),
+/// The cluster's name becomes a segment of the SPIFFE ids of agents, and the chart writes it into YAML unquoted.
+pub(super) const CLUSTER_NAME: Rule<String> = Rule {
+    expected: "a name that can be a segment of a SPIFFE id (letters, digits, `.`, `-` and `_`, a letter first)",
+    read: |text| when(is_path_segment(text) && text.starts_with(|c: char| c.is_ascii_alphabetic()), text),
 };
 
 /// A glob over SPIFFE ids, or over their paths.
@@ -234,7 +234,7 @@ fn image(text: &str) -> Option<Image<'_>> {
     fits.then_some(Image { tag, digest })
 }
 
-fn duration(text: &str) -> Option<Duration> {
+pub fn duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut seconds = 0u64;
     let mut last_unit = u64::MAX;
@@ -281,7 +281,7 @@ mod tests {
         check(&RELEASE, &["spire"], &[&long]);
         check(&KIND_NAME, &["kind"], &[&"a".repeat(50)]);
         check(&TRUST_DOMAIN, &["coastal-containers.example", "a_b"], &["", "A.b", "spiffe://a", "a:1", "a/b", "a b"]);
-        check(&PATH_SEGMENT, &["kind-kind", "K1.x"], &["", ".", "..", "a/b", "a b"]);
+        check(&CLUSTER_NAME, &["kind-kind", "K1.x"], &["", ".", "..", "a/b", "a b", "1.0"]);
         check(&SQL_NAME, &["spire", "_a1"], &["", "1a", "Spire", "a-b", "a'b"]);
         check(&COUNTRY, &["UK"], &["uk", "GBR", ""]);
         check(&SUBJECT, &["Coastal Containers Ltd."], &["", "a\nb", &"a".repeat(65)]);

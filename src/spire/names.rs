@@ -17,35 +17,68 @@ pub const SERVER_SELECTOR: &str = "app.kubernetes.io/name=server,app.kubernetes.
 pub const AGENT_SELECTOR: &str = "app.kubernetes.io/name=agent";
 /// The agent's socket inside its container, up to chart 0.17.1.
 pub const AGENT_SOCKET: &str = "/run/spire/agent-sockets/spire-agent.sock";
+/// The agent's image, without its tag.
+pub const AGENT_IMAGE: &str = "ghcr.io/spiffe/spire-agent";
 /// Where the lab's workload sees the Workload API.
 pub const WORKLOAD_SOCKET: &str = "unix:///spiffe-workload-api/spire-agent.sock";
 
 /// StatefulSet, Service, ConfigMap and ServiceAccount of the servers.
 #[must_use]
 pub fn server(spire: &SpireSpec) -> String {
-    if spire.release.contains("server") { spire.release.clone() } else { format!("{}-server", spire.release) }
+    full_name(&spire.release, "server")
 }
 
 /// DaemonSet of the agents.
 #[must_use]
 pub fn agent(spire: &SpireSpec) -> String {
-    format!("{}-agent", spire.release)
+    full_name(&spire.release, "agent")
 }
 
 /// DaemonSet of the CSI driver.
 #[must_use]
 pub fn csi_driver(spire: &SpireSpec) -> String {
-    format!("{}-spiffe-csi-driver", spire.release)
+    full_name(&spire.release, "spiffe-csi-driver")
 }
 
 /// Deployment and Service of Tornjak's front end.
 #[must_use]
 pub fn tornjak_frontend(spire: &SpireSpec) -> String {
-    format!("{}-tornjak-frontend", spire.release)
+    full_name(&spire.release, "tornjak-frontend")
+}
+
+/// The `fullname` template that every subchart has: the release alone where it says the part already, and cut off
+/// where a DNS label ends.
+fn full_name(release: &str, part: &str) -> String {
+    let mut name = if release.contains(part) { release.to_owned() } else { format!("{release}-{part}") };
+    name.truncate(63);
+    name.strip_suffix('-').map(ToOwned::to_owned).unwrap_or(name)
 }
 
 /// The SPIFFE id that the default ClusterSPIFFEID gives to a pod of that service account.
 #[must_use]
 pub fn workload_id(trust_domain: &str, namespace: &str, service_account: &str) -> String {
     format!("spiffe://{trust_domain}/ns/{namespace}/sa/{service_account}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_the_charts_templates() {
+        let long = "r".repeat(53);
+        let cut = format!("{long}-spiffe-cs");
+        let dashed = format!("{}-spiffe-csi-drive", "r".repeat(46));
+        for (release, part, name) in [
+            ("spire", "server", "spire-server"),
+            ("spire-server", "server", "spire-server"),
+            ("my-agents", "agent", "my-agents"),
+            ("spire", "spiffe-csi-driver", "spire-spiffe-csi-driver"),
+            (&long, "spiffe-csi-driver", &cut),
+            (&"r".repeat(46), "spiffe-csi-driver", &dashed),
+            (&"r".repeat(62), "agent", &"r".repeat(62)),
+        ] {
+            assert_eq!(full_name(release, part), name, "{release} {part}");
+        }
+    }
 }

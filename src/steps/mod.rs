@@ -19,6 +19,7 @@ pub mod reach;
 pub mod release;
 pub mod spire;
 mod tools;
+pub mod values;
 pub mod workload;
 
 use crate::engine::Body;

@@ -12,7 +12,7 @@ use crate::engine::{Body, StepContext};
 use crate::error::Failure;
 use crate::kube::Rollout;
 use crate::plan::Finding;
-use crate::spire::values;
+use crate::steps::values;
 use crate::steps::addons::{found_by, gone};
 use crate::steps::release::{self, Wanted};
 use crate::steps::{manifests, reach};

@@ -14,9 +14,9 @@ use crate::engine::{Body, StepContext};
 use crate::error::{Failure, Kind};
 use crate::kube::{Cluster, Rollout, api_failure, describe_pod};
 use crate::plan::Finding;
-use crate::spire::{names, values};
+use crate::spire::names;
 use crate::steps::addons::gone;
-use crate::steps::reach;
+use crate::steps::{reach, values};
 use crate::steps::release::{self, Wanted};
 
 fn wanted(cx: &StepContext) -> Result<Wanted<'_>, Failure> {

@@ -9,7 +9,6 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::ResourceExt;
 use kube::api::{ListParams, LogParams};
 use kube::core::DynamicObject;
-use serde_json::{Value, json};
 
 use crate::config::Lab;
 use crate::engine::{Body, StepContext};
@@ -180,16 +179,8 @@ async fn pods(cx: &StepContext, cluster: &Cluster) -> Result<Vec<Pod>, Failure> 
 /// The manifests, with the program that the pods can run.
 fn objects(cx: &StepContext) -> Result<Vec<DynamicObject>, Failure> {
     let lab = &cx.session.lab;
-    let mut objects = manifests::workload(lab)?;
-    if matches!(images::program()?, Program::AgentWatch(_)) {
-        for object in &mut objects {
-            if let Some(container) = object.data.pointer_mut("/spec/template/spec/containers/0").and_then(Value::as_object_mut) {
-                container.insert("image".into(), format!("ghcr.io/spiffe/spire-agent:{}", lab.spire.agent_version).into());
-                let socket = names::WORKLOAD_SOCKET.trim_start_matches("unix://");
-                container.insert("command".into(), json!(["/opt/spire/bin/spire-agent", "api", "watch", "-socketPath", socket]));
-                container.remove("args");
-            }
-        }
+    match images::program()? {
+        Program::Coastal => manifests::workload(lab),
+        Program::AgentWatch(_) => manifests::watching_workload(lab),
     }
-    Ok(objects)
 }

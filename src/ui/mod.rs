@@ -10,6 +10,7 @@ mod json;
 mod plain;
 mod plan;
 mod run;
+mod status;
 mod style;
 mod summary;
 mod table;
@@ -30,6 +31,7 @@ use serde::Serialize;
 
 use crate::engine::Sink;
 use crate::error::Failure;
+use crate::observe::Status;
 use crate::plan::Plan;
 
 pub use terminal::{Format, Progress, Surroundings, Terminal, Wishes};
@@ -121,6 +123,21 @@ impl Ui {
     /// A table, as the result of a command.
     pub fn table(&self, head: &[&str], rows: &[Vec<String>]) {
         self.out.write(&table::render(head, rows, self.terminal.table_width));
+    }
+
+    /// What `status` saw.
+    pub fn status(&self, status: &Status) {
+        if self.is_json() {
+            self.document(status);
+        } else {
+            self.out.write(&status::render(status));
+            let next = match (status.cluster.state.as_str(), status.workload.with_svid) {
+                ("running", 0) => "coastal up",
+                ("running", _) => "coastal test",
+                _ => "coastal up",
+            };
+            self.next(&[next.to_owned()]);
+        }
     }
 
     /// A remark on standard error.
