@@ -4,3 +4,6 @@ pub mod api;
 pub mod controllers;
 pub mod object;
 pub mod store;
+
+#[cfg(test)]
+mod tests;

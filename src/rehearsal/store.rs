@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use super::api::{defaults, kinds};
-use super::object::{items, map_of, set, text, unset};
+use super::object::{items, number, set, text, unset};
 
 /// So many changes can be watched back to; older versions are answered with 410.
 const LOG_LENGTH: usize = 2048;
@@ -104,10 +104,6 @@ pub struct Change {
     /// The object before the change.
     pub before: Option<Arc<Value>>,
 }
-
-/// What a write was refused for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stale;
 
 /// One cluster's state. Cheap to clone; all clones are the same state.
 #[derive(Clone)]
@@ -237,27 +233,16 @@ impl Store {
         self.settle(&inner, before.as_deref(), object)
     }
 
-    /// Creates or replaces for the API: refused if the object carries a `resourceVersion` that is not the current one.
-    /// With `manager`, remembers what that field manager applied.
-    ///
-    /// # Errors
-    /// [`Stale`].
-    pub fn put(&self, object: Value, manager: Option<(&str, &Value)>) -> Result<Value, Stale> {
+    /// Creates or replaces for the API. With `manager`, remembers what that field manager applied.
+    pub fn put(&self, object: Value, manager: Option<(&str, &Value)>) -> Value {
         let key = Key::of(&object);
         let mut inner = self.lock();
         let before = inner.objects.get(&key).cloned();
-        let (given, current) = (
-            text(&object, "/metadata/resourceVersion"),
-            before.as_deref().map(|b| text(b, "/metadata/resourceVersion")),
-        );
-        if !given.is_empty() && current != Some(given) {
-            return Err(Stale);
-        }
         let settled = self.settle(&inner, before.as_deref(), object);
         if let Some((manager, applied)) = manager {
             inner.applied.entry(key.clone()).or_default().insert(manager.to_owned(), applied.clone());
         }
-        Ok(self.commit(&mut inner, key, before, settled))
+        self.commit(&mut inner, key, before, settled)
     }
 
     /// What each field manager applied to the object.
@@ -269,33 +254,41 @@ impl Store {
     /// `object` with defaults, and with the metadata that the server manages.
     fn settle(&self, inner: &Inner, before: Option<&Value>, mut object: Value) -> Value {
         defaults::fill(&mut object);
-        let identity = format!("{}{:?}", inner.revision, Key::of(&object));
         if object.get("status").is_none()
             && let Some(status) = before.and_then(|before| before.get("status"))
         {
             set(&mut object, "/status", status.clone());
         }
-        let fresh = [
-            ("uid", Value::from(uid_from(&identity))),
-            ("creationTimestamp", Value::from(self.timestamp())),
-            ("resourceVersion", Value::Null),
-            ("generation", Value::from(1)),
-            ("deletionTimestamp", Value::Null),
-            ("deletionGracePeriodSeconds", Value::Null),
-        ];
-        for (field, fresh) in fresh {
-            let value = before.map_or(Some(&fresh), |before| before.pointer(&format!("/metadata/{field}")));
+        let uid = || uid_from(&format!("{}{:?}", inner.revision, Key::of(&object)));
+        let managed = match before {
+            Some(before) => [
+                "uid",
+                "creationTimestamp",
+                "resourceVersion",
+                "generation",
+                "deletionTimestamp",
+                "deletionGracePeriodSeconds",
+            ]
+            .map(|field| (field, before.pointer(&format!("/metadata/{field}")).cloned())),
+            None => [
+                ("uid", Some(uid().into())),
+                ("creationTimestamp", Some(self.timestamp().into())),
+                ("resourceVersion", None),
+                ("generation", Some(1.into())),
+                ("deletionTimestamp", None),
+                ("deletionGracePeriodSeconds", None),
+            ],
+        };
+        for (field, value) in managed {
             match value {
-                Some(Value::Null) | None => {
-                    unset(&mut object, &format!("/metadata/{field}"));
-                }
-                Some(value) => set(&mut object, &format!("/metadata/{field}"), value.clone()),
+                Some(value) => set(&mut object, &format!("/metadata/{field}"), value),
+                None => drop(unset(&mut object, &format!("/metadata/{field}"))),
             }
         }
         if let Some(before) = before
-            && specified(before) != specified(&object)
+            && !same_specification(before, &object)
         {
-            let generation = super::object::number(before, "/metadata/generation", 1) + 1;
+            let generation = number(before, "/metadata/generation", 1) + 1;
             set(&mut object, "/metadata/generation", generation);
         }
         object
@@ -311,8 +304,7 @@ impl Store {
         set(&mut object, "/metadata/resourceVersion", inner.revision.to_string());
         let shared = Arc::new(object.clone());
         let being_deleted = object.pointer("/metadata/deletionTimestamp").is_some();
-        let stopping =
-            key.kind == "Pod" && super::object::number(&object, "/metadata/deletionGracePeriodSeconds", 0) > 0;
+        let stopping = key.kind == "Pod" && number(&object, "/metadata/deletionGracePeriodSeconds", 0) > 0;
         let kind = if being_deleted && !stopping && !held(&object) {
             inner.objects.remove(&key);
             inner.applied.remove(&key);
@@ -356,7 +348,7 @@ impl Store {
             }
         }
         let foreground = propagation == Propagation::Foreground;
-        let grace = grace.unwrap_or_else(|| super::object::number(&object, "/spec/terminationGracePeriodSeconds", 30));
+        let grace = grace.unwrap_or_else(|| number(&object, "/spec/terminationGracePeriodSeconds", 30));
         let graceful = key.kind == "Pod" && grace > 0 && !text(&object, "/spec/nodeName").is_empty();
         if !graceful && !foreground && !held(&object) {
             return self.remove(key);
@@ -413,8 +405,10 @@ impl Store {
     #[must_use]
     pub fn changes_after(&self, revision: u64) -> Option<Vec<Change>> {
         let inner = self.lock();
+        // After a compaction the log is empty: then only the present itself is a known version.
         let complete = inner.log.front().map_or(revision >= inner.revision, |first| revision + 1 >= first.revision);
-        complete.then(|| inner.log.iter().filter(|change| change.revision > revision).cloned().collect())
+        let known = inner.log.partition_point(|change| change.revision <= revision);
+        complete.then(|| inner.log.iter().skip(known).cloned().collect())
     }
 
     /// Forgets the change log, as etcd's compaction does: watches from older versions get 410.
@@ -460,7 +454,7 @@ impl Store {
         let now = self.timestamp();
         let key =
             Key::new("v1", "Event", namespace, &format!("{name}.{}", short_hash(&format!("{reason}{message}"), 16)));
-        let count = self.get(&key).map_or(1, |event| super::object::number(&event, "/count", 1) + 1);
+        let count = self.get(&key).map_or(1, |event| number(&event, "/count", 1) + 1);
         let first = self.get(&key).map_or_else(|| now.clone(), |event| text(&event, "/firstTimestamp").to_owned());
         self.upsert(json!({
             "apiVersion": "v1", "kind": "Event",
@@ -621,11 +615,13 @@ fn held(object: &Value) -> bool {
         || (text(object, "/kind") == "Namespace" && items(object, "/spec/finalizers").next().is_some())
 }
 
-/// What a user asks for: all but metadata and status. A change of it is a new generation.
-fn specified(object: &Value) -> Value {
-    let mut object = object.clone();
-    map_of(&mut object).retain(|field, _| field != "metadata" && field != "status");
-    object
+/// Whether two objects ask for the same: all but metadata and status counts. A change of it is a new generation.
+fn same_specification(a: &Value, b: &Value) -> bool {
+    fn specified(object: &Value) -> BTreeMap<&String, &Value> {
+        let all = object.as_object().into_iter().flatten();
+        all.filter(|(field, _)| *field != "metadata" && *field != "status").collect()
+    }
+    specified(a) == specified(b)
 }
 
 /// A UUID that follows from `identity`.
