@@ -1,7 +1,10 @@
 //! The rehearsal world: everything outside `coastal`, in memory and in virtual time.
 
 pub mod api;
+pub mod changes;
+pub mod clusters;
 pub mod controllers;
+pub mod logs;
 pub mod object;
 pub mod store;
 

@@ -14,6 +14,8 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use super::api::{defaults, kinds};
+use super::changes::{Change, ChangeKind, Subscription};
+use super::logs::{Lines, Logs};
 use super::object::{items, number, set, text, unset};
 
 /// So many changes can be watched back to; older versions are answered with 410.
@@ -79,32 +81,6 @@ pub enum Propagation {
     Orphan,
 }
 
-/// What happened to an object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ChangeKind {
-    /// It is new.
-    Added,
-    /// It is different.
-    Modified,
-    /// It is gone.
-    Deleted,
-}
-
-/// One entry of the change log.
-#[derive(Debug, Clone)]
-pub struct Change {
-    /// The `resourceVersion` that the change made.
-    pub revision: u64,
-    /// Which object.
-    pub key: Key,
-    /// What happened.
-    pub kind: ChangeKind,
-    /// The object after the change; for a deletion its last state.
-    pub object: Arc<Value>,
-    /// The object before the change.
-    pub before: Option<Arc<Value>>,
-}
-
 /// One cluster's state. Cheap to clone; all clones are the same state.
 #[derive(Clone)]
 pub struct Store {
@@ -120,15 +96,8 @@ struct Inner {
     applied: BTreeMap<Key, BTreeMap<String, Value>>,
     revision: u64,
     log: VecDeque<Change>,
-    lines: BTreeMap<(String, String, String), Lines>,
+    logs: Logs,
     shut: bool,
-}
-
-/// What a container wrote: in this life, and in the one before its last restart.
-#[derive(Default, Clone, Serialize, Deserialize)]
-struct Lines {
-    current: Vec<(Timestamp, String)>,
-    previous: Option<Vec<(Timestamp, String)>>,
 }
 
 /// A cluster's state as it is kept in a file between runs.
@@ -137,9 +106,10 @@ pub struct Snapshot {
     revision: u64,
     objects: Vec<Value>,
     applied: Vec<(Key, BTreeMap<String, Value>)>,
-    lines: Vec<((String, String, String), Lines)>,
+    logs: Logs,
 }
 
+#[expect(clippy::must_use_candidate, reason = "most are called for what they do to the state")]
 impl Store {
     /// An empty cluster whose wall clock is `now`.
     pub fn new(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
@@ -378,7 +348,7 @@ impl Store {
         let Some(before) = inner.objects.remove(key) else { return false };
         inner.applied.remove(key);
         if key.kind == "Pod" {
-            inner.lines.retain(|(namespace, pod, _), _| namespace != key.namespace() || *pod != key.name);
+            inner.logs.forget(key);
         }
         inner.revision += 1;
         let revision = inner.revision;
@@ -419,7 +389,7 @@ impl Store {
     /// All changes from now on.
     #[must_use]
     pub fn subscribe(&self) -> Subscription {
-        Subscription { store: self.clone(), cursor: self.revision(), tick: self.tick.subscribe() }
+        Subscription::new(self)
     }
 
     /// Wakes whoever waits for changes or log lines.
@@ -450,18 +420,32 @@ impl Store {
             "" => "default",
             namespace => namespace,
         };
-        let name = text(about, "/metadata/name");
-        let now = self.timestamp();
-        let key =
-            Key::new("v1", "Event", namespace, &format!("{name}.{}", short_hash(&format!("{reason}{message}"), 16)));
-        let count = self.get(&key).map_or(1, |event| number(&event, "/count", 1) + 1);
-        let first = self.get(&key).map_or_else(|| now.clone(), |event| text(&event, "/firstTimestamp").to_owned());
+        let (name, uid, now) = (text(about, "/metadata/name"), text(about, "/metadata/uid"), self.timestamp());
+        let same = self.list_shared("v1", "Event", Some(namespace)).into_iter().find(|event| {
+            text(event, "/involvedObject/uid") == uid
+                && text(event, "/reason") == reason
+                && text(event, "/message") == message
+        });
+        // Their names hold the time, so that the events of an object are listed in the order in which they happened.
+        let key = same.as_deref().map_or_else(
+            || {
+                let named = |nanosecond: i128| Key::new("v1", "Event", namespace, &format!("{name}.{nanosecond:x}"));
+                let mut moment = self.now().as_nanosecond();
+                while self.get(&named(moment)).is_some() {
+                    moment += 1;
+                }
+                named(moment)
+            },
+            Key::of,
+        );
+        let count = same.as_deref().map_or(1, |event| number(event, "/count", 1) + 1);
+        let first = same.as_deref().map_or(now.as_str(), |event| text(event, "/firstTimestamp"));
         self.upsert(json!({
             "apiVersion": "v1", "kind": "Event",
             "metadata": {"namespace": key.namespace, "name": key.name},
             "involvedObject": {
                 "apiVersion": about["apiVersion"], "kind": about["kind"], "name": name, "namespace": key.namespace,
-                "uid": text(about, "/metadata/uid"),
+                "uid": uid,
             },
             "type": kind, "reason": reason, "message": message, "count": count,
             "firstTimestamp": first, "lastTimestamp": now,
@@ -471,37 +455,19 @@ impl Store {
     /// A container writes a line.
     pub fn append_log(&self, namespace: &str, pod: &str, container: &str, line: &str) {
         let now = self.now();
-        let mut inner = self.lock();
-        let lines = inner.lines.entry((namespace.to_owned(), pod.to_owned(), container.to_owned())).or_default();
-        lines.current.push((now, line.to_owned()));
-        let revision = inner.revision;
-        drop(inner);
-        self.tick.send_replace(revision);
+        self.lock().logs.append(&Key::pod(namespace, pod), container, now, line);
+        self.tick.send_modify(|_| ());
     }
 
-    /// A container starts again: what it wrote until now is what its previous life wrote.
-    pub fn restart_log(&self, namespace: &str, pod: &str, container: &str) {
-        let mut inner = self.lock();
-        let lines = inner.lines.entry((namespace.to_owned(), pod.to_owned(), container.to_owned())).or_default();
-        lines.previous = Some(std::mem::take(&mut lines.current));
+    /// A container starts again: see [`Logs::restart`].
+    pub fn restart_log(&self, pod: &Key, container: &str) {
+        self.lock().logs.restart(pod, container);
     }
 
-    /// What a container wrote, in this life or the previous one. Nothing if there was no previous one.
+    /// What a container wrote: see [`Logs::of`].
     #[must_use]
-    pub fn logs(
-        &self,
-        namespace: &str,
-        pod: &str,
-        container: &str,
-        previous: bool,
-    ) -> Option<Vec<(Timestamp, String)>> {
-        let inner = self.lock();
-        let lines = inner.lines.get(&(namespace.to_owned(), pod.to_owned(), container.to_owned()));
-        if previous {
-            lines.and_then(|l| l.previous.clone())
-        } else {
-            Some(lines.map(|l| l.current.clone()).unwrap_or_default())
-        }
+    pub fn logs(&self, pod: &Key, container: &str, previous: bool) -> Option<Lines> {
+        self.lock().logs.of(pod, container, previous)
     }
 
     /// The server stops: connections break and new ones are refused.
@@ -524,7 +490,7 @@ impl Store {
             revision: inner.revision,
             objects: inner.objects.values().map(|object| Value::clone(object)).collect(),
             applied: inner.applied.iter().map(|(key, applied)| (key.clone(), applied.clone())).collect(),
-            lines: inner.lines.iter().map(|(of, lines)| (of.clone(), lines.clone())).collect(),
+            logs: inner.logs.clone(),
         }
     }
 
@@ -533,79 +499,9 @@ impl Store {
         let mut inner = self.lock();
         inner.objects = snapshot.objects.into_iter().map(|object| (Key::of(&object), Arc::new(object))).collect();
         inner.applied = snapshot.applied.into_iter().collect();
-        inner.lines = snapshot.lines.into_iter().collect();
+        inner.logs = snapshot.logs;
         inner.revision = snapshot.revision;
         inner.log.clear();
-    }
-}
-
-/// Changes in order, as they come.
-pub struct Subscription {
-    store: Store,
-    cursor: u64,
-    tick: watch::Receiver<u64>,
-}
-
-impl Subscription {
-    /// The next changes, at least one; waits for it. Nothing any more once the server is shut down. A subscriber
-    /// that fell behind the log is told every object anew.
-    pub async fn next(&mut self) -> Option<Vec<Change>> {
-        loop {
-            if self.store.is_shut() {
-                return None;
-            }
-            self.tick.mark_unchanged();
-            let changes = self.ready();
-            if !changes.is_empty() {
-                return Some(changes);
-            }
-            self.tick.changed().await.ok()?;
-        }
-    }
-
-    /// The changes that are there already; possibly none.
-    pub fn ready(&mut self) -> Vec<Change> {
-        let changes = self.store.changes_after(self.cursor).unwrap_or_else(|| self.everything());
-        self.cursor = changes.last().map_or(self.cursor, |change| change.revision);
-        changes
-    }
-
-    /// Every object, as if it were new.
-    #[must_use]
-    pub fn everything(&self) -> Vec<Change> {
-        let revision = self.store.revision();
-        let added = |object: Arc<Value>| Change {
-            revision,
-            key: Key::of(&object),
-            kind: ChangeKind::Added,
-            object,
-            before: None,
-        };
-        self.store.select(|_, _| true).into_iter().map(added).collect()
-    }
-}
-
-/// The running clusters of the world, by the URL of their API server without a slash at its end
-/// (`https://127.0.0.1:40001`), as kubeconfigs name it.
-#[derive(Clone, Default)]
-pub struct Clusters(Arc<Mutex<BTreeMap<String, Store>>>);
-
-impl Clusters {
-    /// The cluster that answers at `server`.
-    #[must_use]
-    pub fn get(&self, server: &str) -> Option<Store> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(server.trim_end_matches('/')).cloned()
-    }
-
-    /// A cluster answers at `server` from now on.
-    pub fn insert(&self, server: &str, store: Store) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(server.trim_end_matches('/').to_owned(), store);
-    }
-
-    /// The cluster at `server` is no more: it is shut down.
-    pub fn remove(&self, server: &str) -> Option<Store> {
-        let removed = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(server.trim_end_matches('/'));
-        removed.inspect(Store::shut_down)
     }
 }
 

@@ -18,9 +18,10 @@ use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::api;
+use super::clusters::Clusters;
 use super::controllers::{self, Crash, ImageError, Kubelet, PodFate, Probe, Readiness};
 use super::object::{set, text};
-use super::store::{Clusters, Key, Propagation, Store};
+use super::store::{Key, Propagation, Store};
 use crate::kube::{Cluster, Judgement, Patience, describe_pod, parse};
 use crate::world::Connector;
 

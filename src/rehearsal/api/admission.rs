@@ -1,11 +1,12 @@
 //! What the server refuses before it stores: missing namespaces, invalid objects, and webhooks that do not answer.
 
+use k8s_openapi::api::{apps::v1 as apps, core::v1 as core};
 use kube::core::Status;
 use serde_json::{Value, json};
 
 use super::kinds::Served;
 use super::{select, status};
-use crate::rehearsal::object::{items, number, text, texts};
+use crate::rehearsal::object::{items, number, text};
 use crate::rehearsal::store::{Key, Store};
 
 /// A webhook's server answers this long after its pod is Ready: cert-manager's CA has to be injected first, and
@@ -259,6 +260,28 @@ fn reach(store: &Store, webhook: &Value) -> Result<(), String> {
     Err(format!("dial tcp {}:{port}: connect: connection refused", text(&service, "/spec/clusterIP")))
 }
 
+/// A value of the wrong type, such as the text `0644` where a number belongs: what is wrong with it. Checked for the
+/// kinds whose fields the lab's manifests fill in.
+#[must_use]
+pub fn mistyped(object: &Value) -> Option<String> {
+    fn read<T: serde::de::DeserializeOwned>(object: &Value) -> Result<(), serde_json::Error> {
+        T::deserialize(object).map(drop)
+    }
+    let read = match text(object, "/kind") {
+        "ConfigMap" => read::<core::ConfigMap>,
+        "DaemonSet" => read::<apps::DaemonSet>,
+        "Deployment" => read::<apps::Deployment>,
+        "Job" => read::<k8s_openapi::api::batch::v1::Job>,
+        "Pod" => read::<core::Pod>,
+        "Secret" => read::<core::Secret>,
+        "Service" => read::<core::Service>,
+        "StatefulSet" => read::<apps::StatefulSet>,
+        // Every other object has metadata at least.
+        _ => read::<kube::core::PartialObjectMeta>,
+    };
+    read(object).err().map(|error| error.to_string())
+}
+
 /// A top-level field that the kind does not have. Only kinds with few fields are checked.
 #[must_use]
 pub fn undeclared_field(served: &Served, object: &Value) -> Option<String> {
@@ -278,12 +301,4 @@ pub fn undeclared_field(served: &Served, object: &Value) -> Option<String> {
     };
     let known = |field: &str| ["apiVersion", "kind", "metadata"].contains(&field) || own.contains(&field);
     object.as_object()?.keys().find(|field| !known(field)).cloned()
-}
-
-/// Whether every label value is text: numbers and booleans are refused.
-#[must_use]
-pub fn labels_are_text(object: &Value) -> bool {
-    ["/metadata/labels", "/metadata/annotations"].into_iter().all(|map| {
-        object.pointer(map).and_then(Value::as_object).is_none_or(|all| texts(object, map).count() == all.len())
-    })
 }

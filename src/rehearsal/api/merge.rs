@@ -209,8 +209,8 @@ pub fn merge_patch(target: &mut Value, patch: &Value) {
 ///
 /// # Errors
 /// What cannot be done, in words.
-pub fn json_patch(target: &mut Value, patch: &Value) -> Result<(), String> {
-    for step in patch.as_array().ok_or("a JSON patch is a list")? {
+pub fn json_patch(target: &mut Value, steps: &Value) -> Result<(), String> {
+    for step in steps.as_array().ok_or("a JSON patch is a list")? {
         let path = text(step, "/path");
         let missing = || format!("the path {path} does not exist");
         let value = step.get("value").cloned().unwrap_or(Value::Null);

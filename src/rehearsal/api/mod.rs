@@ -22,7 +22,8 @@ use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use tower::BoxError;
 
 use crate::error::{Failure, Kind};
-use crate::rehearsal::store::{Clusters, Store};
+use crate::rehearsal::clusters::Clusters;
+use crate::rehearsal::store::Store;
 use crate::world::Connector;
 
 pub use write::{Part, WriteOptions, apply, create};

@@ -13,8 +13,9 @@ use tokio::time::{Duration, Instant};
 use super::kinds::{BUILT_IN, Served};
 use super::select::Selection;
 use super::status;
+use crate::rehearsal::changes::{Change, ChangeKind};
 use crate::rehearsal::object::{items, number, text};
-use crate::rehearsal::store::{Change, ChangeKind, Key, Store};
+use crate::rehearsal::store::{Key, Store};
 
 /// API servers send bookmarks about once a minute.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
@@ -151,6 +152,7 @@ impl Watch {
                 continue;
             }
             tokio::select! {
+                biased;
                 changed = self.tick.changed() => if changed.is_err() { self.over = true },
                 () = tokio::time::sleep_until(self.bookmark.map_or(self.ends, |at| at.min(self.ends))) => {}
             }
@@ -218,14 +220,14 @@ pub fn logs(
         let message = format!("container \"{container}\" in pod \"{}\" is waiting to start: {reason}", key.name);
         return Err(status::bad_request(message));
     }
-    let Some(lines) = store.logs(key.namespace(), &key.name, &container, options.previous) else {
+    let Some(lines) = store.logs(key, &container, options.previous) else {
         let message = format!("previous terminated container \"{container}\" in pod \"{}\" not found", key.name);
         return Err(status::bad_request(message));
     };
     let since = options.since_seconds.map(|s| store.now() - SignedDuration::from_secs(s)).or(options.since);
     let lines: Vec<_> = lines.into_iter().filter(|(at, _)| since.is_none_or(|since| *at >= since)).collect();
     let skip = options.tail.map_or(0, |tail| lines.len().saturating_sub(tail));
-    let seen = store.logs(key.namespace(), &key.name, &container, false).map_or(0, |all| all.len());
+    let seen = store.logs(key, &container, false).map_or(0, |all| all.len());
     let follow =
         Follow { store: store.clone(), tick: store.ticks(), key: key.clone(), container, seen, options, over: false };
     let first = follow.written(&lines[skip..]);
@@ -258,8 +260,7 @@ impl Follow {
     async fn step(mut self) -> Option<(io::Result<Bytes>, Self)> {
         while self.options.follow && !self.over && !self.store.is_shut() {
             self.tick.mark_unchanged();
-            let lines =
-                self.store.logs(self.key.namespace(), &self.key.name, &self.container, false).unwrap_or_default();
+            let lines = self.store.logs(&self.key, &self.container, false).unwrap_or_default();
             if let Some(new) = lines.get(self.seen..).filter(|new| !new.is_empty()) {
                 let piece = self.written(new);
                 self.seen = lines.len();

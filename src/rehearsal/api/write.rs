@@ -87,10 +87,10 @@ pub fn apply(store: &Store, object: &Value, part: Part, options: WriteOptions<'_
     }
     let qualified = key.namespace.iter().map(String::as_str).chain([key.name.as_str()]).collect::<Vec<_>>().join("/");
     if let Some(field) = admission::undeclared_field(&served, object) {
-        return Err(status::undeclared(&served, &qualified, &field));
+        return Err(status::untyped(&served, &qualified, &format!(".{field}: field not declared in schema")));
     }
-    if !admission::labels_are_text(object) {
-        return Err(status::bad_request(format!("{qualified}: labels and annotations must be text")));
+    if let Some(why) = admission::mistyped(object) {
+        return Err(status::untyped(&served, &qualified, &why));
     }
     let mut wanted = object.clone();
     unset(&mut wanted, "/metadata/managedFields");
@@ -179,6 +179,14 @@ fn write(
     let current = before.map_or("", |before| text(before, "/metadata/resourceVersion"));
     if !version.is_empty() && version != current {
         return Err(status::conflict(served, &name));
+    }
+    if let Some(why) = admission::mistyped(&object) {
+        let message = format!(
+            "{kind} in version \"{}\" cannot be handled as a {kind}: {why}",
+            served.version(),
+            kind = served.kind
+        );
+        return Err(status::bad_request(message));
     }
     let object = store.preview(object);
     admission::admit(store, served, before, &object)?;

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::time::{Duration, Instant};
 
+use super::fate::{Crash, Kubelet, PodFate, Probe, Readiness};
 use super::{lifecycle, pods};
 use crate::rehearsal::object::{condition, items, number, set, set_condition, text};
 use crate::rehearsal::store::{Key, Store};
@@ -21,120 +22,15 @@ const MOUNT_RETRY_MOST: Duration = Duration::from_secs(122);
 const BACK_OFF: Duration = Duration::from_secs(10);
 /// Longest such wait.
 const BACK_OFF_MOST: Duration = Duration::from_secs(300);
+/// How long a failed pull shows as `ErrImagePull` before it shows as `ImagePullBackOff`.
+const PULL_ERROR_SHOWS: Duration = Duration::from_secs(2);
 /// How often an unfulfilled wish is looked at again: unmounting, a container's configuration, an init container.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// What the world says about the programs in pods.
-pub trait Kubelet: Send + Sync {
-    /// What becomes of the pod when it is started now. Asked at each attempt: after a failed pull or a crash again,
-    /// each second while [`PodFate::held_in_init`], and for a pod that is found running after a restore.
-    fn start(&self, pod: &Value) -> PodFate {
-        let _ = pod;
-        PodFate::default()
-    }
-
-    /// What a probe says, if the pod's readiness is [`Readiness::Probe`].
-    fn probe(&self, pod: &Value) -> Probe {
-        let _ = pod;
-        Probe::Ready
-    }
-
-    /// How long the pod's programs take to end once they are told to.
-    fn stop_after(&self, pod: &Value) -> Duration {
-        let _ = pod;
-        Duration::from_secs(1)
-    }
-}
-
-/// What becomes of a pod.
-#[derive(Debug, Clone)]
-pub struct PodFate {
-    /// From its being scheduled to its containers running: pulls, mounts, init containers.
-    pub start_after: Duration,
-    /// How it becomes ready once it runs.
-    pub readiness: Readiness,
-    /// An image that cannot be had.
-    pub image_error: Option<ImageError>,
-    /// A volume that cannot be mounted, in the kubelet's words. Missing Secrets, ConfigMaps and CSI drivers need no
-    /// mention here.
-    pub mount_error: Option<String>,
-    /// The first init container runs and does not end yet.
-    pub held_in_init: bool,
-    /// A container that ends in error.
-    pub crash: Option<Crash>,
-    /// All containers end by themselves, after this long with this code: jobs and test pods.
-    pub ends: Option<(Duration, i32)>,
-}
-
-impl Default for PodFate {
-    fn default() -> Self {
-        PodFate {
-            start_after: Duration::from_secs(1),
-            readiness: Readiness::After(Duration::from_secs(1)),
-            image_error: None,
-            mount_error: None,
-            held_in_init: false,
-            crash: None,
-            ends: None,
-        }
-    }
-}
-
-/// How a running pod becomes ready.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Readiness {
-    /// So long after its start.
-    After(Duration),
-    /// Not at all.
-    Never,
-    /// When a probe says so; it may lose readiness again.
-    Probe {
-        /// From the start to the first probe.
-        first: Duration,
-        /// Between probes.
-        period: Duration,
-    },
-}
-
-/// An image that cannot be had.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ImageError {
-    /// The container that needs it.
-    pub container: String,
-    /// `ErrImagePull`, or `ErrImageNeverPull`, or `InvalidImageName`.
-    pub reason: String,
-    /// The runtime's words.
-    pub message: String,
-}
-
-/// A container that ends in error.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Crash {
-    /// Which.
-    pub container: String,
-    /// So long after its start.
-    pub after: Duration,
-    /// Its exit code.
-    pub code: i32,
-    /// What it wrote last.
-    pub lines: Vec<String>,
-}
-
-/// What a probe says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Probe {
-    /// It serves.
-    Ready,
-    /// It runs and does not serve.
-    NotReady,
-    /// It has crashed; [`Crash::after`] does not count.
-    Dead(Crash),
-}
-
 /// Where a pod is on its way. `at` is when to go on.
 enum Stage {
-    /// Waits for volumes, images or configuration.
-    Blocked { at: Instant, attempt: u32 },
+    /// Waits for volumes, images or configuration, after so many attempts to mount and to pull.
+    Blocked { at: Instant, mounts: u32, pulls: u32 },
     /// Containers are being made.
     Creating { at: Instant, fate: PodFate },
     /// Runs since then.
@@ -170,19 +66,17 @@ impl Kubelets {
         let stage = self.stages.remove(&uid);
         let pod = Pod { store, key, object: pod };
         let next = if pods::is_going(pod.object) {
-            self.stop(&pod, stage, now)
+            self.stop(&pod, stage.as_ref(), now)
         } else if pods::has_ended(pod.object) {
             return None;
         } else {
             match stage {
-                Some(Stage::Blocked { at, attempt }) if now >= at => self.begin(&pod, attempt, now),
-                Some(Stage::Creating { at, fate }) if now >= at => pod.run(fate, now),
+                Some(Stage::Blocked { at, mounts, pulls }) if now >= at => Some(self.begin(&pod, (mounts, pulls), now)),
+                Some(Stage::Creating { at, fate }) if now >= at => Some(pod.run(fate, now)),
                 Some(Stage::Running { since, probed, fate }) => self.live(&pod, since, probed, fate, now),
                 // Init containers begin the pod's start anew; of the others only the one that crashed starts.
-                Some(Stage::BackingOff { at }) if now >= at => match pod.restart() {
-                    true => self.begin(&pod, 0, now),
-                    false => pod.run(self.hook.start(pod.object), now),
-                },
+                Some(Stage::BackingOff { at }) if now >= at && pod.restart() => Some(self.begin(&pod, (0, 0), now)),
+                Some(Stage::BackingOff { at }) if now >= at => Some(pod.run(self.hook.start(pod.object), now)),
                 Some(waiting) => Some(waiting),
                 None if text(pod.object, "/status/phase") == "Running" => {
                     let started = text(pod.object, "/status/startTime").parse::<Timestamp>().unwrap_or_default();
@@ -190,7 +84,7 @@ impl Kubelets {
                     let since = now.checked_sub(ran).unwrap_or(now);
                     Some(Stage::Running { since, probed: None, fate: self.hook.start(pod.object) })
                 }
-                None => self.begin(&pod, 0, now),
+                None => Some(self.begin(&pod, (0, 0), now)),
             }
         }?;
         let due = next.due();
@@ -198,46 +92,42 @@ impl Kubelets {
         due.map(|due| due.saturating_duration_since(now))
     }
 
-    /// Tries to start the pod.
-    fn begin(&self, pod: &Pod<'_>, attempt: u32, now: Instant) -> Option<Stage> {
-        let blocked = |wait: Duration| Some(Stage::Blocked { at: now + wait, attempt: attempt + 1 });
+    /// Tries to start the pod, after so many attempts to mount and to pull.
+    fn begin(&self, pod: &Pod<'_>, (mounts, pulls): (u32, u32), now: Instant) -> Stage {
         let fate = self.hook.start(pod.object);
+        let warn = |reason: &str, message: &str| pod.store.event(pod.object, "Warning", reason, message);
         if let Some(why) = pod.unmountable().or_else(|| fate.mount_error.clone()) {
-            pod.waits(None, "ContainerCreating", "");
-            pod.store.event(pod.object, "Warning", "FailedMount", &why);
-            return blocked((MOUNT_RETRY * 2_u32.saturating_pow(attempt)).min(MOUNT_RETRY_MOST));
+            pod.waits("", "", "");
+            warn("FailedMount", &why);
+            let wait = doubled(MOUNT_RETRY, mounts, MOUNT_RETRY_MOST);
+            return Stage::Blocked { at: now + wait, mounts: mounts + 1, pulls };
         }
         if let Some(error) = &fate.image_error {
             let image = pod.image(&error.container);
-            // The kubelet says the error itself first, and while it waits for the next pull that it waits.
-            let pulls = error.reason == "ErrImagePull";
-            if pulls && attempt % 2 == 1 {
+            // After a failed pull the kubelet says the error itself, then that it waits for the next pull.
+            let wait = if pulls % 2 == 1 && error.reason == "ErrImagePull" {
                 let message = format!("Back-off pulling image \"{image}\": ErrImagePull: {}", error.message);
-                pod.waits(Some(&error.container), "ImagePullBackOff", &message);
+                pod.waits(&error.container, "ImagePullBackOff", &message);
                 pod.store.event(pod.object, "Normal", "BackOff", &format!("Back-off pulling image \"{image}\""));
-                return blocked((BACK_OFF * 2_u32.saturating_pow(attempt / 2)).min(BACK_OFF_MOST));
-            }
-            pod.waits(Some(&error.container), &error.reason, &error.message);
-            pod.store.event(
-                pod.object,
-                "Warning",
-                "Failed",
-                &format!("Failed to pull image \"{image}\": {}", error.message),
-            );
-            pod.store.event(pod.object, "Warning", "Failed", &format!("Error: {}", error.reason));
-            return blocked(if pulls { Duration::from_secs(2) } else { BACK_OFF });
+                doubled(BACK_OFF, pulls / 2, BACK_OFF_MOST)
+            } else {
+                pod.waits(&error.container, &error.reason, &error.message);
+                warn("Failed", &format!("Failed to pull image \"{image}\": {}", error.message));
+                warn("Failed", &format!("Error: {}", error.reason));
+                PULL_ERROR_SHOWS
+            };
+            return Stage::Blocked { at: now + wait, mounts, pulls: pulls + 1 };
         }
         if let Some((container, message)) = pod.unconfigurable() {
-            pod.waits(Some(&container), "CreateContainerConfigError", &message);
-            pod.store.event(pod.object, "Warning", "Failed", &format!("Error: {message}"));
-            return blocked(LOOK_AGAIN);
-        }
-        if fate.held_in_init {
-            pod.creates();
-            return blocked(LOOK_AGAIN);
+            pod.waits(&container, "CreateContainerConfigError", &message);
+            warn("Failed", &format!("Error: {message}"));
+            return Stage::Blocked { at: now + LOOK_AGAIN, mounts, pulls };
         }
         pod.creates();
-        Some(Stage::Creating { at: now + fate.start_after, fate })
+        if fate.held_in_init {
+            return Stage::Blocked { at: now + LOOK_AGAIN, mounts, pulls };
+        }
+        Stage::Creating { at: now + fate.start_after, fate }
     }
 
     /// Looks after a running pod: crash, end, readiness.
@@ -283,9 +173,9 @@ impl Kubelets {
 
     /// Ends a pod that is being deleted. Volumes of a CSI driver can only be unmounted while the driver runs on the
     /// node: without it the pod stays Terminating.
-    fn stop(&self, pod: &Pod<'_>, stage: Option<Stage>, now: Instant) -> Option<Stage> {
+    fn stop(&self, pod: &Pod<'_>, stage: Option<&Stage>, now: Instant) -> Option<Stage> {
         let at = match stage {
-            Some(Stage::Stopping { at }) => at,
+            Some(Stage::Stopping { at }) => *at,
             _ => now + self.hook.stop_after(pod.object),
         };
         if now < at {
@@ -321,6 +211,11 @@ impl Stage {
             }
         }
     }
+}
+
+/// `first`, doubled so many times, but no longer than `most`.
+fn doubled(first: Duration, times: u32, most: Duration) -> Duration {
+    first.saturating_mul(2_u32.saturating_pow(times)).min(most)
 }
 
 /// A pod on its node.
@@ -444,30 +339,24 @@ impl Pod<'_> {
         });
     }
 
-    /// The pod waits: `container` for `reason`, all others for it.
-    fn waits(&self, container: Option<&str>, reason: &str, message: &str) {
-        let others = if items(self.object, "/spec/initContainers").next().is_some() {
-            "PodInitializing"
-        } else {
-            "ContainerCreating"
+    /// The pod waits: `container` for `reason`, all others for it. Without one, all wait for their volumes.
+    fn waits(&self, container: &str, reason: &str, message: &str) {
+        let others = self.makes();
+        let state = |name: &str, _: bool, _: &Value| {
+            let this = json!({"waiting": {"reason": reason, "message": message}});
+            (if name == container { this } else { json!({"waiting": {"reason": others}}) }, false)
         };
-        self.write(
-            "Pending",
-            |name, _, _| {
-                let mut state = json!({"waiting": {"reason": if container.is_none() { reason } else { others }}});
-                if container == Some(name) {
-                    state = json!({"waiting": {"reason": reason, "message": message}});
-                }
-                (state, false)
-            },
-            |_, _| {},
-        );
+        self.write("Pending", state, |_, _| {});
+    }
+
+    /// What containers wait for while the pod is made.
+    fn makes(&self) -> &'static str {
+        let initial = items(self.object, "/spec/initContainers").next().is_some();
+        if initial { "PodInitializing" } else { "ContainerCreating" }
     }
 
     fn creates(&self) {
-        let initial = items(self.object, "/spec/initContainers").next().is_some();
-        let started = self.store.timestamp();
-        let waiting = if initial { "PodInitializing" } else { "ContainerCreating" };
+        let (waiting, started) = (self.makes(), self.store.timestamp());
         let state = |_: &str, init: bool, _: &Value| {
             (
                 if init { json!({"running": {"startedAt": started}}) } else { json!({"waiting": {"reason": waiting}}) },
@@ -477,7 +366,7 @@ impl Pod<'_> {
         self.write("Pending", state, |_, _| {});
     }
 
-    fn run(&self, fate: PodFate, now: Instant) -> Option<Stage> {
+    fn run(&self, fate: PodFate, now: Instant) -> Stage {
         let started = self.store.timestamp();
         let ended =
             json!({"terminated": {"exitCode": 0, "reason": "Completed", "startedAt": started, "finishedAt": started}});
@@ -491,7 +380,7 @@ impl Pod<'_> {
             set(pod, "/status/podIP", lifecycle::pod_address(self.key));
             set(pod, "/status/hostIP", "172.18.0.2");
         });
-        Some(Stage::Running { since: now, probed: None, fate })
+        Stage::Running { since: now, probed: None, fate }
     }
 
     fn ready(&self, ready: bool) {
@@ -525,8 +414,8 @@ impl Pod<'_> {
             .map(|s| number(s, "/restartCount", 0))
             .max()
             .unwrap_or(0);
-        let exponent = u32::try_from(restarts).unwrap_or(u32::MAX);
-        let wait = (BACK_OFF * 2_u32.saturating_pow(exponent.min(8))).min(BACK_OFF_MOST);
+        let restarts = u32::try_from(restarts).unwrap_or(u32::MAX);
+        let wait = doubled(BACK_OFF, restarts, BACK_OFF_MOST);
         let finished = self.store.timestamp();
         let message = format!(
             "back-off {}s restarting failed container={} pod={}_{}({})",
@@ -564,7 +453,7 @@ impl Pod<'_> {
         let crashed =
             |list| items(self.object, list).filter(|s| text(s, "/state/waiting/reason") == "CrashLoopBackOff");
         for status in crashed("/status/containerStatuses").chain(crashed("/status/initContainerStatuses")) {
-            self.store.restart_log(self.key.namespace(), &self.key.name, text(status, "/name"));
+            self.store.restart_log(self.key, text(status, "/name"));
         }
         crashed("/status/initContainerStatuses").next().is_some()
     }

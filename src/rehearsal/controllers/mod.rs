@@ -4,6 +4,7 @@
 //! handles a key looks at how things are now. Nothing is remembered that could not be told from the objects, except
 //! by the kubelet.
 
+mod fate;
 mod kubelet;
 mod lifecycle;
 mod pods;
@@ -20,10 +21,11 @@ use tokio::task::JoinHandle;
 use tokio::time::{Duration, Instant};
 
 use super::api::select;
+use super::changes::{Change, ChangeKind, Subscription};
 use super::object::{items, text};
-use super::store::{Change, ChangeKind, Key, Store};
+use super::store::{Key, Store};
 
-pub use kubelet::{Crash, ImageError, Kubelet, PodFate, Probe, Readiness};
+pub use fate::{Crash, ImageError, Kubelet, PodFate, Probe, Readiness};
 pub use pods::{is_ready, owned};
 pub use seed::{NODE_READY_AFTER, seed_cluster};
 
@@ -53,6 +55,8 @@ pub fn start(store: &Store, hook: Arc<dyn Kubelet>) -> JoinHandle<()> {
                 }
             };
             tokio::select! {
+                // In a fixed order, so that a rehearsal is the same each time.
+                biased;
                 more = changes.next() => match more {
                     Some(more) => more.iter().for_each(|change| manager.concern(change)),
                     None => return,
@@ -92,7 +96,7 @@ impl Manager {
         }
     }
 
-    fn work_off(&mut self, changes: &mut super::store::Subscription) {
+    fn work_off(&mut self, changes: &mut Subscription) {
         while let Some(key) = self.queue.pop_front() {
             self.queued.remove(&key);
             if let Some(delay) = self.handle(&key) {

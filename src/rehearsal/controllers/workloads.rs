@@ -286,7 +286,7 @@ pub fn daemon_set(store: &Store, key: &Key, object: &Value) -> Option<Duration> 
         if here.is_empty() {
             let name = pods::fresh_name(store, object);
             if !pods::create(store, object, &template, &name, &[(REVISION_LABEL, &revision)], |pod| {
-                scheduler::pin(pod, node)
+                scheduler::pin(pod, node);
             }) {
                 again = Some(RETRY);
             }
