@@ -4,6 +4,8 @@ pub mod api;
 pub mod changes;
 pub mod clusters;
 pub mod controllers;
+mod events;
+mod identity;
 pub mod logs;
 pub mod object;
 pub mod store;

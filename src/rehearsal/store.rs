@@ -4,19 +4,21 @@
 //! `resourceVersion` that clients see, so that watches can be resumed from any version that is still in the log.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
+use serde_json::Value;
 use tokio::sync::watch;
 
 use super::api::{defaults, kinds};
-use super::changes::{Change, ChangeKind, Subscription};
+use super::identity::uid_from;
 use super::logs::{Lines, Logs};
 use super::object::{items, number, set, text, unset};
+
+pub use super::changes::{Change, ChangeKind, Subscription};
+pub use super::clusters::Clusters;
+pub use super::identity::short_hash;
 
 /// So many changes can be watched back to; older versions are answered with 410.
 const LOG_LENGTH: usize = 2048;
@@ -413,45 +415,6 @@ impl Store {
         self.kinds().into_iter().find(|served| served.api_version == api_version && served.kind == kind)
     }
 
-    /// Adds an `Event` about an object, as controllers and the kubelet report; the same event again counts up.
-    /// `kind` is `Normal` or `Warning`.
-    pub fn event(&self, about: &Value, kind: &str, reason: &str, message: &str) {
-        let namespace = match text(about, "/metadata/namespace") {
-            "" => "default",
-            namespace => namespace,
-        };
-        let (name, uid, now) = (text(about, "/metadata/name"), text(about, "/metadata/uid"), self.timestamp());
-        let same = self.list_shared("v1", "Event", Some(namespace)).into_iter().find(|event| {
-            text(event, "/involvedObject/uid") == uid
-                && text(event, "/reason") == reason
-                && text(event, "/message") == message
-        });
-        // Their names hold the time, so that the events of an object are listed in the order in which they happened.
-        let key = same.as_deref().map_or_else(
-            || {
-                let named = |nanosecond: i128| Key::new("v1", "Event", namespace, &format!("{name}.{nanosecond:x}"));
-                let mut moment = self.now().as_nanosecond();
-                while self.get(&named(moment)).is_some() {
-                    moment += 1;
-                }
-                named(moment)
-            },
-            Key::of,
-        );
-        let count = same.as_deref().map_or(1, |event| number(event, "/count", 1) + 1);
-        let first = same.as_deref().map_or(now.as_str(), |event| text(event, "/firstTimestamp"));
-        self.upsert(json!({
-            "apiVersion": "v1", "kind": "Event",
-            "metadata": {"namespace": key.namespace, "name": key.name},
-            "involvedObject": {
-                "apiVersion": about["apiVersion"], "kind": about["kind"], "name": name, "namespace": key.namespace,
-                "uid": uid,
-            },
-            "type": kind, "reason": reason, "message": message, "count": count,
-            "firstTimestamp": first, "lastTimestamp": now,
-        }));
-    }
-
     /// A container writes a line.
     pub fn append_log(&self, namespace: &str, pod: &str, container: &str, line: &str) {
         let now = self.now();
@@ -518,30 +481,4 @@ fn same_specification(a: &Value, b: &Value) -> bool {
         all.filter(|(field, _)| *field != "metadata" && *field != "status").collect()
     }
     specified(a) == specified(b)
-}
-
-/// A UUID that follows from `identity`.
-#[must_use]
-pub fn uid_from(identity: &str) -> String {
-    let hex = hex(identity, 16);
-    format!("{}-{}-4{}-8{}-{}", &hex[..8], &hex[8..12], &hex[13..16], &hex[17..20], &hex[20..32])
-}
-
-/// A short name that follows from `identity`, of the letters that Kubernetes uses for generated names.
-#[must_use]
-pub fn short_hash(identity: &str, length: usize) -> String {
-    const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    Sha256::digest(identity)
-        .iter()
-        .take(length)
-        .map(|byte| char::from(LETTERS[usize::from(*byte) % LETTERS.len()]))
-        .collect()
-}
-
-fn hex(identity: &str, bytes: usize) -> String {
-    Sha256::digest(identity).iter().take(bytes).fold(String::new(), |mut hex, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
 }

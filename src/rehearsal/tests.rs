@@ -680,3 +680,35 @@ async fn a_kept_world_goes_on_where_it_was() {
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert_eq!(store.list("v1", "Pod", Some("default")).iter().filter(|pod| controllers::is_ready(pod)).count(), 3);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_value_of_the_wrong_type_is_refused() {
+    let w = world().await;
+    let mut objects = parse("test", &deployment("web", 1, "100m")).unwrap();
+    objects[0].data["spec"]["template"]["spec"]["volumes"] =
+        json!([{"name": "c", "configMap": {"name": "c", "defaultMode": "0644"}}]);
+    let failure = w.cluster.apply_one(&objects[0], true).await.unwrap_err();
+    assert!(
+        failure
+            .message
+            .contains("failed to create typed patch object (default/web; apps/v1, Kind=Deployment): invalid type"),
+        "{}",
+        failure.message
+    );
+}
+
+#[test]
+fn every_rehearsal_is_the_same() {
+    let history = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let w = world().await;
+            w.apply(&format!("{}---\n{}---\n{DRIVER}", deployment("web", 3, "100m"), deployment("big", 5, "500m")))
+                .await;
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            w.delete(&deployment("web", 3, "100m")).await;
+            serde_json::to_string(&w.store.snapshot()).unwrap()
+        })
+    };
+    assert_eq!(history(), history());
+}
