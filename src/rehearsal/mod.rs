@@ -22,17 +22,22 @@
 pub mod api;
 mod archive;
 mod authority;
+pub mod changes;
 pub mod charts;
 mod cluster;
+pub mod clusters;
 pub mod controllers;
 mod docker;
+mod events;
 pub mod faults;
 mod fetch;
 mod helm;
+mod identity;
 mod inside;
 mod kind;
 mod kubectl;
 mod kubelet;
+pub mod logs;
 pub mod object;
 mod operators;
 mod persist;
@@ -43,8 +48,11 @@ mod runner;
 mod spire;
 pub mod store;
 mod workloads;
+
 #[cfg(test)]
 mod story_tests;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

@@ -4,17 +4,21 @@
 //! `resourceVersion` that clients see, so that watches can be resumed from any version that is still in the log.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
+use serde_json::Value;
 use tokio::sync::watch;
 
 use super::api::{defaults, kinds};
-use super::object::{items, map_of, set, text, unset};
+use super::identity::uid_from;
+use super::logs::{Lines, Logs};
+use super::object::{items, number, set, text, unset};
+
+pub use super::changes::{Change, ChangeKind, Subscription};
+pub use super::clusters::Clusters;
+pub use super::identity::short_hash;
 
 /// So many changes can be watched back to; older versions are answered with 410.
 const LOG_LENGTH: usize = 2048;
@@ -79,36 +83,6 @@ pub enum Propagation {
     Orphan,
 }
 
-/// What happened to an object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ChangeKind {
-    /// It is new.
-    Added,
-    /// It is different.
-    Modified,
-    /// It is gone.
-    Deleted,
-}
-
-/// One entry of the change log.
-#[derive(Debug, Clone)]
-pub struct Change {
-    /// The `resourceVersion` that the change made.
-    pub revision: u64,
-    /// Which object.
-    pub key: Key,
-    /// What happened.
-    pub kind: ChangeKind,
-    /// The object after the change; for a deletion its last state.
-    pub object: Arc<Value>,
-    /// The object before the change.
-    pub before: Option<Arc<Value>>,
-}
-
-/// What a write was refused for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stale;
-
 /// One cluster's state. Cheap to clone; all clones are the same state.
 #[derive(Clone)]
 pub struct Store {
@@ -124,15 +98,8 @@ struct Inner {
     applied: BTreeMap<Key, BTreeMap<String, Value>>,
     revision: u64,
     log: VecDeque<Change>,
-    lines: BTreeMap<(String, String, String), Lines>,
+    logs: Logs,
     shut: bool,
-}
-
-/// What a container wrote: in this life, and in the one before its last restart.
-#[derive(Default, Clone, Serialize, Deserialize)]
-struct Lines {
-    current: Vec<(Timestamp, String)>,
-    previous: Option<Vec<(Timestamp, String)>>,
 }
 
 /// A cluster's state as it is kept in a file between runs.
@@ -141,9 +108,10 @@ pub struct Snapshot {
     revision: u64,
     objects: Vec<Value>,
     applied: Vec<(Key, BTreeMap<String, Value>)>,
-    lines: Vec<((String, String, String), Lines)>,
+    logs: Logs,
 }
 
+#[expect(clippy::must_use_candidate, reason = "most are called for what they do to the state")]
 impl Store {
     /// An empty cluster whose wall clock is `now`.
     pub fn new(now: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
@@ -237,27 +205,16 @@ impl Store {
         self.settle(&inner, before.as_deref(), object)
     }
 
-    /// Creates or replaces for the API: refused if the object carries a `resourceVersion` that is not the current one.
-    /// With `manager`, remembers what that field manager applied.
-    ///
-    /// # Errors
-    /// [`Stale`].
-    pub fn put(&self, object: Value, manager: Option<(&str, &Value)>) -> Result<Value, Stale> {
+    /// Creates or replaces for the API. With `manager`, remembers what that field manager applied.
+    pub fn put(&self, object: Value, manager: Option<(&str, &Value)>) -> Value {
         let key = Key::of(&object);
         let mut inner = self.lock();
         let before = inner.objects.get(&key).cloned();
-        let (given, current) = (
-            text(&object, "/metadata/resourceVersion"),
-            before.as_deref().map(|b| text(b, "/metadata/resourceVersion")),
-        );
-        if !given.is_empty() && current != Some(given) {
-            return Err(Stale);
-        }
         let settled = self.settle(&inner, before.as_deref(), object);
         if let Some((manager, applied)) = manager {
             inner.applied.entry(key.clone()).or_default().insert(manager.to_owned(), applied.clone());
         }
-        Ok(self.commit(&mut inner, key, before, settled))
+        self.commit(&mut inner, key, before, settled)
     }
 
     /// What each field manager applied to the object.
@@ -269,33 +226,41 @@ impl Store {
     /// `object` with defaults, and with the metadata that the server manages.
     fn settle(&self, inner: &Inner, before: Option<&Value>, mut object: Value) -> Value {
         defaults::fill(&mut object);
-        let identity = format!("{}{:?}", inner.revision, Key::of(&object));
         if object.get("status").is_none()
             && let Some(status) = before.and_then(|before| before.get("status"))
         {
             set(&mut object, "/status", status.clone());
         }
-        let fresh = [
-            ("uid", Value::from(uid_from(&identity))),
-            ("creationTimestamp", Value::from(self.timestamp())),
-            ("resourceVersion", Value::Null),
-            ("generation", Value::from(1)),
-            ("deletionTimestamp", Value::Null),
-            ("deletionGracePeriodSeconds", Value::Null),
-        ];
-        for (field, fresh) in fresh {
-            let value = before.map_or(Some(&fresh), |before| before.pointer(&format!("/metadata/{field}")));
+        let uid = || uid_from(&format!("{}{:?}", inner.revision, Key::of(&object)));
+        let managed = match before {
+            Some(before) => [
+                "uid",
+                "creationTimestamp",
+                "resourceVersion",
+                "generation",
+                "deletionTimestamp",
+                "deletionGracePeriodSeconds",
+            ]
+            .map(|field| (field, before.pointer(&format!("/metadata/{field}")).cloned())),
+            None => [
+                ("uid", Some(uid().into())),
+                ("creationTimestamp", Some(self.timestamp().into())),
+                ("resourceVersion", None),
+                ("generation", Some(1.into())),
+                ("deletionTimestamp", None),
+                ("deletionGracePeriodSeconds", None),
+            ],
+        };
+        for (field, value) in managed {
             match value {
-                Some(Value::Null) | None => {
-                    unset(&mut object, &format!("/metadata/{field}"));
-                }
-                Some(value) => set(&mut object, &format!("/metadata/{field}"), value.clone()),
+                Some(value) => set(&mut object, &format!("/metadata/{field}"), value),
+                None => drop(unset(&mut object, &format!("/metadata/{field}"))),
             }
         }
         if let Some(before) = before
-            && specified(before) != specified(&object)
+            && !same_specification(before, &object)
         {
-            let generation = super::object::number(before, "/metadata/generation", 1) + 1;
+            let generation = number(before, "/metadata/generation", 1) + 1;
             set(&mut object, "/metadata/generation", generation);
         }
         object
@@ -311,8 +276,7 @@ impl Store {
         set(&mut object, "/metadata/resourceVersion", inner.revision.to_string());
         let shared = Arc::new(object.clone());
         let being_deleted = object.pointer("/metadata/deletionTimestamp").is_some();
-        let stopping =
-            key.kind == "Pod" && super::object::number(&object, "/metadata/deletionGracePeriodSeconds", 0) > 0;
+        let stopping = key.kind == "Pod" && number(&object, "/metadata/deletionGracePeriodSeconds", 0) > 0;
         let kind = if being_deleted && !stopping && !held(&object) {
             inner.objects.remove(&key);
             inner.applied.remove(&key);
@@ -356,7 +320,7 @@ impl Store {
             }
         }
         let foreground = propagation == Propagation::Foreground;
-        let grace = grace.unwrap_or_else(|| super::object::number(&object, "/spec/terminationGracePeriodSeconds", 30));
+        let grace = grace.unwrap_or_else(|| number(&object, "/spec/terminationGracePeriodSeconds", 30));
         let graceful = key.kind == "Pod" && grace > 0 && !text(&object, "/spec/nodeName").is_empty();
         if !graceful && !foreground && !held(&object) {
             return self.remove(key);
@@ -386,7 +350,7 @@ impl Store {
         let Some(before) = inner.objects.remove(key) else { return false };
         inner.applied.remove(key);
         if key.kind == "Pod" {
-            inner.lines.retain(|(namespace, pod, _), _| namespace != key.namespace() || *pod != key.name);
+            inner.logs.forget(key);
         }
         inner.revision += 1;
         let revision = inner.revision;
@@ -413,8 +377,10 @@ impl Store {
     #[must_use]
     pub fn changes_after(&self, revision: u64) -> Option<Vec<Change>> {
         let inner = self.lock();
+        // After a compaction the log is empty: then only the present itself is a known version.
         let complete = inner.log.front().map_or(revision >= inner.revision, |first| revision + 1 >= first.revision);
-        complete.then(|| inner.log.iter().filter(|change| change.revision > revision).cloned().collect())
+        let known = inner.log.partition_point(|change| change.revision <= revision);
+        complete.then(|| inner.log.iter().skip(known).cloned().collect())
     }
 
     /// Forgets the change log, as etcd's compaction does: watches from older versions get 410.
@@ -425,7 +391,7 @@ impl Store {
     /// All changes from now on.
     #[must_use]
     pub fn subscribe(&self) -> Subscription {
-        Subscription { store: self.clone(), cursor: self.revision(), tick: self.tick.subscribe() }
+        Subscription::new(self)
     }
 
     /// Wakes whoever waits for changes or log lines.
@@ -449,65 +415,22 @@ impl Store {
         self.kinds().into_iter().find(|served| served.api_version == api_version && served.kind == kind)
     }
 
-    /// Adds an `Event` about an object, as controllers and the kubelet report; the same event again counts up.
-    /// `kind` is `Normal` or `Warning`.
-    pub fn event(&self, about: &Value, kind: &str, reason: &str, message: &str) {
-        let namespace = match text(about, "/metadata/namespace") {
-            "" => "default",
-            namespace => namespace,
-        };
-        let name = text(about, "/metadata/name");
-        let now = self.timestamp();
-        let key =
-            Key::new("v1", "Event", namespace, &format!("{name}.{}", short_hash(&format!("{reason}{message}"), 16)));
-        let count = self.get(&key).map_or(1, |event| super::object::number(&event, "/count", 1) + 1);
-        let first = self.get(&key).map_or_else(|| now.clone(), |event| text(&event, "/firstTimestamp").to_owned());
-        self.upsert(json!({
-            "apiVersion": "v1", "kind": "Event",
-            "metadata": {"namespace": key.namespace, "name": key.name},
-            "involvedObject": {
-                "apiVersion": about["apiVersion"], "kind": about["kind"], "name": name, "namespace": key.namespace,
-                "uid": text(about, "/metadata/uid"),
-            },
-            "type": kind, "reason": reason, "message": message, "count": count,
-            "firstTimestamp": first, "lastTimestamp": now,
-        }));
-    }
-
     /// A container writes a line.
     pub fn append_log(&self, namespace: &str, pod: &str, container: &str, line: &str) {
         let now = self.now();
-        let mut inner = self.lock();
-        let lines = inner.lines.entry((namespace.to_owned(), pod.to_owned(), container.to_owned())).or_default();
-        lines.current.push((now, line.to_owned()));
-        let revision = inner.revision;
-        drop(inner);
-        self.tick.send_replace(revision);
+        self.lock().logs.append(&Key::pod(namespace, pod), container, now, line);
+        self.tick.send_modify(|_| ());
     }
 
-    /// A container starts again: what it wrote until now is what its previous life wrote.
-    pub fn restart_log(&self, namespace: &str, pod: &str, container: &str) {
-        let mut inner = self.lock();
-        let lines = inner.lines.entry((namespace.to_owned(), pod.to_owned(), container.to_owned())).or_default();
-        lines.previous = Some(std::mem::take(&mut lines.current));
+    /// A container starts again: see [`Logs::restart`].
+    pub fn restart_log(&self, pod: &Key, container: &str) {
+        self.lock().logs.restart(pod, container);
     }
 
-    /// What a container wrote, in this life or the previous one. Nothing if there was no previous one.
+    /// What a container wrote: see [`Logs::of`].
     #[must_use]
-    pub fn logs(
-        &self,
-        namespace: &str,
-        pod: &str,
-        container: &str,
-        previous: bool,
-    ) -> Option<Vec<(Timestamp, String)>> {
-        let inner = self.lock();
-        let lines = inner.lines.get(&(namespace.to_owned(), pod.to_owned(), container.to_owned()));
-        if previous {
-            lines.and_then(|l| l.previous.clone())
-        } else {
-            Some(lines.map(|l| l.current.clone()).unwrap_or_default())
-        }
+    pub fn logs(&self, pod: &Key, container: &str, previous: bool) -> Option<Lines> {
+        self.lock().logs.of(pod, container, previous)
     }
 
     /// The server stops: connections break and new ones are refused.
@@ -530,7 +453,7 @@ impl Store {
             revision: inner.revision,
             objects: inner.objects.values().map(|object| Value::clone(object)).collect(),
             applied: inner.applied.iter().map(|(key, applied)| (key.clone(), applied.clone())).collect(),
-            lines: inner.lines.iter().map(|(of, lines)| (of.clone(), lines.clone())).collect(),
+            logs: inner.logs.clone(),
         }
     }
 
@@ -539,79 +462,9 @@ impl Store {
         let mut inner = self.lock();
         inner.objects = snapshot.objects.into_iter().map(|object| (Key::of(&object), Arc::new(object))).collect();
         inner.applied = snapshot.applied.into_iter().collect();
-        inner.lines = snapshot.lines.into_iter().collect();
+        inner.logs = snapshot.logs;
         inner.revision = snapshot.revision;
         inner.log.clear();
-    }
-}
-
-/// Changes in order, as they come.
-pub struct Subscription {
-    store: Store,
-    cursor: u64,
-    tick: watch::Receiver<u64>,
-}
-
-impl Subscription {
-    /// The next changes, at least one; waits for it. Nothing any more once the server is shut down. A subscriber
-    /// that fell behind the log is told every object anew.
-    pub async fn next(&mut self) -> Option<Vec<Change>> {
-        loop {
-            if self.store.is_shut() {
-                return None;
-            }
-            self.tick.mark_unchanged();
-            let changes = self.ready();
-            if !changes.is_empty() {
-                return Some(changes);
-            }
-            self.tick.changed().await.ok()?;
-        }
-    }
-
-    /// The changes that are there already; possibly none.
-    pub fn ready(&mut self) -> Vec<Change> {
-        let changes = self.store.changes_after(self.cursor).unwrap_or_else(|| self.everything());
-        self.cursor = changes.last().map_or(self.cursor, |change| change.revision);
-        changes
-    }
-
-    /// Every object, as if it were new.
-    #[must_use]
-    pub fn everything(&self) -> Vec<Change> {
-        let revision = self.store.revision();
-        let added = |object: Arc<Value>| Change {
-            revision,
-            key: Key::of(&object),
-            kind: ChangeKind::Added,
-            object,
-            before: None,
-        };
-        self.store.select(|_, _| true).into_iter().map(added).collect()
-    }
-}
-
-/// The running clusters of the world, by the URL of their API server without a slash at its end
-/// (`https://127.0.0.1:40001`), as kubeconfigs name it.
-#[derive(Clone, Default)]
-pub struct Clusters(Arc<Mutex<BTreeMap<String, Store>>>);
-
-impl Clusters {
-    /// The cluster that answers at `server`.
-    #[must_use]
-    pub fn get(&self, server: &str) -> Option<Store> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(server.trim_end_matches('/')).cloned()
-    }
-
-    /// A cluster answers at `server` from now on.
-    pub fn insert(&self, server: &str, store: Store) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(server.trim_end_matches('/').to_owned(), store);
-    }
-
-    /// The cluster at `server` is no more: it is shut down.
-    pub fn remove(&self, server: &str) -> Option<Store> {
-        let removed = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(server.trim_end_matches('/'));
-        removed.inspect(Store::shut_down)
     }
 }
 
@@ -621,35 +474,11 @@ fn held(object: &Value) -> bool {
         || (text(object, "/kind") == "Namespace" && items(object, "/spec/finalizers").next().is_some())
 }
 
-/// What a user asks for: all but metadata and status. A change of it is a new generation.
-fn specified(object: &Value) -> Value {
-    let mut object = object.clone();
-    map_of(&mut object).retain(|field, _| field != "metadata" && field != "status");
-    object
-}
-
-/// A UUID that follows from `identity`.
-#[must_use]
-pub fn uid_from(identity: &str) -> String {
-    let hex = hex(identity, 16);
-    format!("{}-{}-4{}-8{}-{}", &hex[..8], &hex[8..12], &hex[13..16], &hex[17..20], &hex[20..32])
-}
-
-/// A short name that follows from `identity`, of the letters that Kubernetes uses for generated names.
-#[must_use]
-pub fn short_hash(identity: &str, length: usize) -> String {
-    const LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    Sha256::digest(identity)
-        .iter()
-        .take(length)
-        .map(|byte| char::from(LETTERS[usize::from(*byte) % LETTERS.len()]))
-        .collect()
-}
-
-fn hex(identity: &str, bytes: usize) -> String {
-    Sha256::digest(identity).iter().take(bytes).fold(String::new(), |mut hex, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
+/// Whether two objects ask for the same: all but metadata and status counts. A change of it is a new generation.
+fn same_specification(a: &Value, b: &Value) -> bool {
+    fn specified(object: &Value) -> BTreeMap<&String, &Value> {
+        let all = object.as_object().into_iter().flatten();
+        all.filter(|(field, _)| *field != "metadata" && *field != "status").collect()
+    }
+    specified(a) == specified(b)
 }

@@ -107,11 +107,14 @@ pub fn defined_by(crd: &Value) -> impl Iterator<Item = Served> + use<'_> {
     })
 }
 
+/// A group, with the versions in it, with the resources in each.
+type Group<'a> = (&'a str, Vec<(&'a str, Vec<Value>)>);
+
 /// Aggregated discovery (`apidiscovery.k8s.io/v2`): of the core for `/api`, of all other groups for `/apis`.
 #[must_use]
 pub fn discovery(kinds: &[Served], core: bool) -> Value {
     const VERBS: [&str; 8] = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
-    let mut groups: Vec<(&str, Vec<(&str, Vec<Value>)>)> = Vec::new();
+    let mut groups: Vec<Group<'_>> = Vec::new();
     for served in kinds.iter().filter(|served| served.group().is_empty() == core) {
         let resource = json!({
             "resource": served.plural,
