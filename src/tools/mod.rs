@@ -6,6 +6,7 @@ pub mod docker;
 pub mod helm;
 pub mod kind;
 pub mod kubectl;
+pub mod process;
 pub mod versions;
 
 use std::path::{Path, PathBuf};
