@@ -33,7 +33,7 @@ pub(super) async fn run(state: &Arc<State>, process: &Process<'_>) -> Ended {
             for node in cluster.nodes.keys() {
                 let role = if node.ends_with("control-plane") { "control-plane" } else { "worker" };
                 let row = json!({
-                    "ID": super::store::uid_from(node).replace('-', ""), "Names": node, "Image": "kindest/node:v1.32.2",
+                    "ID": super::identity::uid_from(node).replace('-', ""), "Names": node, "Image": "kindest/node:v1.32.2",
                     "State": "running", "Status": "Up", "CreatedAt": cluster.created.strftime("%Y-%m-%d %H:%M:%S +0000 UTC").to_string(),
                     "Labels": format!("io.x-k8s.kind.cluster={name},io.x-k8s.kind.role={role}"),
                 });

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::cluster::Cluster;
-use super::controllers::{Crash, ImageError, Kubelet, PodFate, Probe, Readiness};
+use super::controllers::{Crash, ImageError, Kubelet, PodFate, Probe, Readiness, is_ready};
 use super::faults::Fault;
 use super::object::{items, number, text};
 use super::{pods, spire};
@@ -42,9 +42,9 @@ impl Kubelet for Cluster {
                 lines: vec![format!("level=error msg=\"Fatal run error\" error=\"{trouble}\"")],
             });
         } else if let Some(container) = spire::agent_container(pod) {
-            let up = pods::all(&self.store).iter().any(|pod| spire.is_server_up(&self.store, &faults, pod));
-            if !up {
-                // The init container waits until the servers' Service answers (facts, section 9).
+            // The init container waits until the servers' Service answers, which takes a pod that is Ready.
+            let answers = |pod: &Value| is_ready(pod) && spire.is_server_up(&self.store, &faults, pod);
+            if !pods::all(&self.store).iter().any(|pod| answers(pod)) {
                 fate.held_in_init = true;
             } else if faults.any(|fault| *fault == Fault::AgentNeverReady) {
                 fate.crash = Some(Crash {
@@ -119,7 +119,7 @@ impl Cluster {
 
     /// Whether a pod that runs to its end ends well: a test succeeds if what it tests answers.
     fn succeeds(&self, pod: &Value) -> bool {
-        let answers = |image: &str| pods::all(&self.store).iter().any(|pod| super::controllers::is_ready(pod) && pods::container(pod, image).is_some());
+        let answers = |image: &str| pods::all(&self.store).iter().any(|pod| is_ready(pod) && pods::container(pod, image).is_some());
         match text(pod, "/metadata/name") {
             name if name.ends_with("-frontend-test-connection") => answers("tornjak-frontend"),
             name if name.ends_with("-tornjak-test-connection") => answers("tornjak-backend"),

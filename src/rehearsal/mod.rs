@@ -110,9 +110,8 @@ impl Rehearsal {
             file: options.file,
         });
         persist::restore(&state)?;
-        for name in state.faults().all(|fault| if let Fault::ForeignCluster(name) = fault { Some(name.clone()) } else { None }) {
-            state.make_foreign(&name);
-        }
+        let foreign = state.faults().all(|fault| if let Fault::ForeignCluster(name) = fault { Some(name.clone()) } else { None });
+        foreign.iter().for_each(|name| state.make_foreign(name));
         Ok(Rehearsal { state })
     }
 

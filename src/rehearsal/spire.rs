@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use super::authority::{Authority, Subject};
 use super::faults::{Fault, Faults};
 use super::object::{condition, items, text, texts};
-use super::store::{Key, Store, uid_from};
+use super::identity::uid_from;
+use super::store::{Key, Store};
 use super::{pods, workloads};
 
 /// From a server's start to its first answer.
