@@ -7,10 +7,10 @@
 //! | `${a.b\|c}` | the value at `a.b`, else the one at `c` |
 //! | `${image PATH [TAG]}` | image reference of the value `{registry, repository, tag, version}` (`version` wins up to chart 0.16; facts, section 2) |
 //! | `${labels CHART NAME VERSION [COMPONENT]}`, `${selector NAME [COMPONENT]}` | the chart's labels |
-//! | `${httpGet PATH PORT PROBE}` | a probe with the settings of the value `PROBE` |
+//! | `${httpGet PATH PORT PROBE}` | a probe of HTTP with the settings of the value `PROBE` |
 //! | `${checksum PATH…}`, `${base64 PATH}` | of the values |
 //! | `${crd GROUP VERSION KIND SCOPE}` | the spec of a CRD that takes any fields |
-//! | `${monitors}` | Prometheus' selector of PodMonitors |
+//! | `${monitors}` | what Prometheus selects monitors of pods by |
 //! | `$${` | `${` |
 //!
 //! A field whose whole text is one `${…}` gets the value with its type, or is left out if there is none or it is
@@ -271,7 +271,7 @@ fn evaluate(expression: &str, scope: &Value) -> Result<Option<Value>, String> {
         ["checksum", paths @ ..] => {
             let values: Vec<_> = paths.iter().map(|path| get(scope, path)).collect();
             let digest = Sha256::digest(json!(values).to_string());
-            digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into()
+            BASE64.encode(digest).into()
         }
         ["base64", path] => BASE64.encode(word(scope, path)).into(),
         ["crd", group, version, kind, reach] => crd(group, version, kind, reach),

@@ -1,7 +1,6 @@
 //! What can go wrong in this world, by name: for `--fault NAME[=ARG]` and for tests.
 
 use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
 use crate::error::Failure;
@@ -45,7 +44,7 @@ pub enum Fault {
     PullFails(String),
     /// cert-manager's webhook pod needs so long to become ready.
     WebhookSlow(Duration),
-    /// PostgreSQL refuses every login.
+    /// The data store refuses every login.
     LoginRefused,
     /// Agents run, but cannot attest.
     AgentNeverReady,
@@ -121,10 +120,12 @@ impl fmt::Display for Fault {
     }
 }
 
-impl FromStr for Fault {
-    type Err = Failure;
-
-    fn from_str(written: &str) -> Result<Self, Failure> {
+impl Fault {
+    /// Reads `NAME[=ARG]`.
+    ///
+    /// # Errors
+    /// There is no such fault, or the argument is not what it takes; the facts list what there is.
+    pub fn parse(written: &str) -> Result<Self, Failure> {
         let (name, argument) = written.split_once('=').map_or((written, None), |(name, argument)| (name, Some(argument)));
         let wrong = |problem: String| {
             Failure::usage(format!("`{written}` is not a fault of the rehearsal: {problem}"))
@@ -226,7 +227,7 @@ mod tests {
                 form if form.starts_with('[') => String::new(),
                 form => format!("={}", form.replace("TOOL", "helm").replace("[:SUBCOMMAND]", ":upgrade")),
             };
-            let fault: Fault = format!("{}{argument}", description.name).parse().unwrap();
+            let fault = Fault::parse(&format!("{}{argument}", description.name)).unwrap();
             assert_eq!(fault.name(), description.name);
         }
     }
@@ -234,7 +235,7 @@ mod tests {
     #[test]
     fn what_is_no_fault_says_what_there_is() {
         for written in ["nonsense", "tool-missing", "tool-missing=make", "webhook-slow=soon", "port-taken=70000"] {
-            let failure = written.parse::<Fault>().unwrap_err();
+            let failure = Fault::parse(written).unwrap_err();
             assert!(failure.message.contains(written), "{}", failure.message);
             assert_eq!(failure.facts.len(), Fault::ALL.len());
         }
@@ -242,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_fault_may_be_about_one_subcommand() {
-        let faults = Faults::new(vec!["tool-hangs=helm:upgrade".parse().unwrap()]);
+        let faults = Faults::new(vec![Fault::parse("tool-hangs=helm:upgrade").unwrap()]);
         assert!(faults.of_call(&Command::new(Tool::Helm, ["upgrade", "x"])).is_some());
         assert!(faults.of_call(&Command::new(Tool::Helm, ["version"])).is_none());
         assert!(faults.of_call(&Command::new(Tool::Kind, ["upgrade"])).is_none());

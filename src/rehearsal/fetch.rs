@@ -30,7 +30,7 @@ impl Fetcher for RehearsalFetcher {
             () = tokio::time::sleep(Duration::from_millis(800)) => {}
         }
         let missing = self.0.faults().any(|fault| matches!(fault, Fault::FetchMissing(part) if url.contains(part.as_str())));
-        let manifest = MANIFESTS.iter().find(|(part, ..)| url.starts_with("https://") && url.contains(part) && url.ends_with(".yaml"));
+        let manifest = MANIFESTS.iter().find(|(part, ..)| url.starts_with("https://") && url.contains(part) && Path::new(url).extension().is_some_and(|extension| extension == "yaml"));
         let Some((_, otherwise, template)) = manifest.filter(|_| !missing) else {
             return Err(Failure::prerequisite(format!("could not download {url}: the server answers 404 Not Found"))
                 .next("is the URL right? its version may not exist"));

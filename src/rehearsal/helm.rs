@@ -453,7 +453,9 @@ async fn uninstall(state: &State, process: &Process<'_>) -> Ended {
             gone.await.ok_or_else(|| process.fail("Error: uninstallation completed with 1 error(s): timed out waiting for the condition"))?;
         }
     }
-    past.iter().for_each(|release| release.forget(&store));
+    for release in &past {
+        release.forget(&store);
+    }
     process.out(format!("release \"{name}\" uninstalled"));
     Ok(())
 }
@@ -498,7 +500,9 @@ async fn test(state: &State, process: &Process<'_>) -> Ended {
         }
     }
     print_status(process, &newest, &newest.info.status);
-    suites.iter().for_each(|suite| process.out(suite));
+    for suite in &suites {
+        process.out(suite);
+    }
     match trouble {
         None => Ok(()),
         Some(words) => Err(process.fail(format!("Error: 1 error occurred:\n\t* {words}\n\n"))),

@@ -88,7 +88,7 @@ fn server(cluster: &Cluster, process: &Process<'_>, pod: &Value, container: &Val
 }
 
 fn database_of<'a>(spire: &'a Spire, cluster: &Cluster, pod: &Value) -> Option<&'a Database> {
-    let (_, home) = spire.connection(&cluster.store, pod)?;
+    let (_, home) = Spire::connection(&cluster.store, pod)?;
     spire.databases.get(&home)
 }
 
@@ -179,14 +179,10 @@ fn postgres(cluster: &Cluster, process: &Process<'_>, pod: &Value, argv: &[&str]
         return Err(process.unknown());
     }
     let spire = cluster.spire();
-    match spire.databases.get(&pods::home(&cluster.store, pod)).and_then(|database| database.migrations.clone()) {
-        Some((schema, version)) => {
-            process.out(format!("{schema}|{version}"));
-            Ok(())
-        }
-        None => {
-            process.err("ERROR:  relation \"migrations\" does not exist");
-            Err(inner_exit(process, 1))
-        }
-    }
+    let Some((schema, version)) = spire.databases.get(&pods::home(&cluster.store, pod)).and_then(|database| database.migrations.as_ref()) else {
+        process.err("ERROR:  relation \"migrations\" does not exist");
+        return Err(inner_exit(process, 1));
+    };
+    process.out(format!("{schema}|{version}"));
+    Ok(())
 }

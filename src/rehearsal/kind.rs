@@ -34,7 +34,9 @@ pub(super) async fn run(state: &Arc<State>, process: &Process<'_>) -> Ended {
             if names.is_empty() {
                 process.err("No kind clusters found.");
             }
-            names.iter().for_each(|name| process.out(name));
+            for name in &names {
+                process.out(name);
+            }
             Ok(())
         }
         ["get", "nodes"] => {
@@ -204,7 +206,9 @@ async fn load(state: &Arc<State>, process: &Process<'_>, arguments: &Arguments<'
         .ok_or_else(|| process.fail(format!("ERROR: no nodes found for cluster \"{name}\"")))?;
     sleep(Duration::from_millis(2_600)).await;
     for node in cluster.nodes.keys() {
-        images.iter().for_each(|image| cluster.add_image(node, image));
+        for image in &images {
+            cluster.add_image(node, image);
+        }
     }
     Ok(())
 }

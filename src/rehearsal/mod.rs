@@ -63,12 +63,14 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use self::cluster::Cluster;
-use self::faults::{Fault, Faults};
+use self::faults::Faults;
 use self::object::{items, text};
 use self::store::{Clusters, Store};
 use crate::error::Failure;
 use crate::tools::{Tool, docker::full_reference};
 use crate::world::{Clock, World};
+
+pub use self::faults::Fault;
 
 /// How a world begins.
 #[derive(Debug, Clone)]
@@ -76,7 +78,7 @@ pub struct Options {
     /// What is wrong in it from the start.
     pub faults: Vec<Fault>,
     /// Keeps the world between calls: read at the start if it is there, written by [`Rehearsal::save`].
-    pub file: Option<PathBuf>,
+    pub world_file: Option<PathBuf>,
     /// The time of day at which a new world begins.
     pub begins: Timestamp,
 }
@@ -85,7 +87,7 @@ impl Default for Options {
     fn default() -> Self {
         // Any moment would do; this one makes two runs of a story alike.
         let begins = Timestamp::constant(1_770_000_000, 0);
-        Options { faults: Vec::new(), file: None, begins }
+        Options { faults: Vec::new(), world_file: None, begins }
     }
 }
 
@@ -99,7 +101,7 @@ impl Rehearsal {
     /// A world. Must be called inside the runtime that it is to live in.
     ///
     /// # Errors
-    /// [`Options::file`] is there and cannot be read.
+    /// [`Options::world_file`] is there and cannot be read.
     pub fn new(options: Options) -> Result<Self, Failure> {
         let faults = Arc::new(Mutex::new(Faults::new(options.faults)));
         let state = Arc::new(State {
@@ -107,11 +109,13 @@ impl Rehearsal {
             api_servers: Clusters::default(),
             faults,
             host: Mutex::default(),
-            file: options.file,
+            file: options.world_file,
         });
         persist::restore(&state)?;
         let foreign = state.faults().all(|fault| if let Fault::ForeignCluster(name) = fault { Some(name.clone()) } else { None });
-        foreign.iter().for_each(|name| state.make_foreign(name));
+        for name in foreign {
+            state.make_foreign(&name);
+        }
         Ok(Rehearsal { state })
     }
 
@@ -147,7 +151,7 @@ impl Rehearsal {
         self.state.cluster(cluster).map(|cluster| cluster.store.clone())
     }
 
-    /// Writes the world into [`Options::file`], if one was given.
+    /// Writes the world into [`Options::world_file`], if one was given.
     ///
     /// # Errors
     /// The file cannot be written.

@@ -19,10 +19,10 @@ pub(super) fn container<'a>(pod: &'a Value, image: &str) -> Option<&'a Value> {
     items(pod, "/spec/containers").find(|container| text(container, "/image").contains(image))
 }
 
-/// The version in an image's reference: `1.7.2` of `ghcr.io/spiffe/spire-server:1.7.2`.
+/// The version in an image's reference: `1.7.2` of `ghcr.io/spiffe/spire-server:1.7.2`; empty if only a digest is given.
 pub(super) fn tag(image: &str) -> &str {
-    let name = image.split('@').next().unwrap_or_default();
-    name.rsplit('/').next().and_then(|last| last.split_once(':')).map_or("latest", |(_, tag)| tag)
+    let (name, otherwise) = image.split_once('@').map_or((image, "latest"), |(name, _)| (name, ""));
+    name.rsplit('/').next().and_then(|last| last.split_once(':')).map_or(otherwise, |(_, tag)| tag)
 }
 
 /// Identifies the running process of a container: it is another one after each restart. Nothing while it does not run.
@@ -62,7 +62,7 @@ pub(super) fn env(store: &Store, pod: &Value, container: &Value, variable: &str)
     String::from_utf8(BASE64.decode(encoded).ok()?).ok()
 }
 
-/// The file `key` of the first ConfigMap that the pod mounts and that has it.
+/// The file `key` of the first `ConfigMap` that the pod mounts and that has it.
 pub(super) fn mounted(store: &Store, pod: &Value, key: &str) -> Option<String> {
     items(pod, "/spec/volumes").find_map(|volume| {
         let map = store.get(&Key::new("v1", "ConfigMap", namespace(pod), text(volume, "/configMap/name")))?;

@@ -100,9 +100,9 @@ impl<'a> Process<'a> {
         Ok(found)
     }
 
-    /// This argv is not known.
+    /// Nobody knows how the real program answers this command line.
     pub(super) fn unknown(&self) -> End {
-        End::Unknown("the rehearsal does not know how the real program answers this command line".to_owned())
+        End::Unknown(format!("the rehearsal does not know how the real {} answers this", self.command.tool))
     }
 }
 

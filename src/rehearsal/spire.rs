@@ -37,7 +37,7 @@ const SCHEMAS: &[((u64, u64, u64), u32)] = &[
 /// The state of everything SPIRE in one cluster.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Spire {
-    /// By where PostgreSQL (or sqlite) keeps its files.
+    /// By where the data store keeps its files.
     pub(super) databases: BTreeMap<String, Database>,
     /// `keys.json` of each server, by its claim: a server that finds its claim again keeps its authority.
     pub(super) keys: BTreeMap<String, Authority>,
@@ -53,7 +53,7 @@ pub(super) struct Spire {
 /// A data store.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Database {
-    /// Set when PostgreSQL makes its files, and not changed by a later environment.
+    /// Set when the data store makes its files, and not changed by a later environment.
     pub(super) password: String,
     /// The row of the table `migrations`.
     pub(super) migrations: Option<(u32, String)>,
@@ -164,7 +164,7 @@ impl Spire {
         for pod in &all {
             self.server(pass, pod);
         }
-        let up = all.iter().find_map(|pod| self.is_server_up(pass.store, pass.faults, pod).then(|| self.connection(pass.store, pod)).flatten());
+        let up = all.iter().find_map(|pod| self.is_server_up(pass.store, pass.faults, pod).then(|| Spire::connection(pass.store, pod)).flatten());
         if let Some((settings, home)) = &up {
             self.entries(pass, settings, home, &all);
         }
@@ -193,7 +193,7 @@ impl Spire {
     // Servers.
 
     /// A server's settings, and where its data store keeps its files, if that answers.
-    pub(super) fn connection(&self, store: &Store, pod: &Value) -> Option<(Settings, String)> {
+    pub(super) fn connection(store: &Store, pod: &Value) -> Option<(Settings, String)> {
         let settings = Settings::of(store, pod)?;
         let Some(host) = &settings.database_host else { return Some((settings, pods::home(store, pod))) };
         let (service, namespace) = host.split_once('.').unwrap_or((host, pods::namespace(pod)));
@@ -211,7 +211,7 @@ impl Spire {
         if faults.any(|fault| *fault == Fault::ServerCrashLoop) {
             return Some("failed to create manager: unable to load X509 CA: key not found".to_owned());
         }
-        let Some((settings, home)) = self.connection(store, pod) else {
+        let Some((settings, home)) = Spire::connection(store, pod) else {
             return Some("datastore-sql: dial tcp: connect: connection refused".to_owned());
         };
         let container = pods::container(pod, "spire-server")?;
@@ -234,7 +234,7 @@ impl Spire {
         if self.started.contains(&life) || !pass.due(since + SERVER_BOOT) || self.server_trouble(pass.store, pass.faults, pod).is_some() {
             return None;
         }
-        let (settings, home) = self.connection(pass.store, pod)?;
+        let (settings, home) = Spire::connection(pass.store, pod)?;
         let version = pods::tag(text(container, "/image")).to_owned();
         let log = |line: String| pass.store.append_log(pods::namespace(pod), pods::name(pod), text(container, "/name"), &line);
         let authority = self.keys.entry(pods::home(pass.store, pod)).or_insert_with(|| Authority {

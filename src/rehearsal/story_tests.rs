@@ -31,7 +31,7 @@ struct Scene {
 
 impl Scene {
     fn new(faults: &[&str]) -> Self {
-        let faults = faults.iter().map(|fault| fault.parse().unwrap()).collect();
+        let faults = faults.iter().map(|fault| Fault::parse(fault).unwrap()).collect();
         let rehearsal = Rehearsal::new(Options { faults, ..Options::default() }).unwrap();
         Scene { rehearsal, directory: tempfile::tempdir().unwrap() }
     }
@@ -121,7 +121,7 @@ impl Scene {
         };
         match timeout(Duration::from_secs(900), waiting).await {
             Ok(found) => found,
-            Err(_) => panic!("never so; the pods: {:#?}", pods_of(&store)),
+            Err(elapsed) => panic!("{elapsed}; the pods: {:#?}", pods_of(&store)),
         }
     }
 
@@ -283,7 +283,7 @@ async fn agents_wait_for_a_server_and_are_ready_a_minute_later() {
     scene.install_spire().await.unwrap();
     let agent = scene.until(|store| store.list("v1", "Pod", Some("spire-system")).into_iter().find(|pod| text(pod, "/metadata/labels/app.kubernetes.io~1name") == "agent")).await;
     let (key, name) = (Key::of(&agent), text(&agent, "/metadata/name").to_owned());
-    scene.until(|store| (text(&store.get(&key)?, "/status/initContainerStatuses/0/state/running/startedAt") != "").then_some(())).await;
+    scene.until(|store| (!text(&store.get(&key)?, "/status/initContainerStatuses/0/state/running/startedAt").is_empty()).then_some(())).await;
     let health = kubectl::exec(&scene.target(), "spire-system", &name, "spire-agent", ["/opt/spire/bin/spire-agent", "healthcheck", "-socketPath", "/run/spire/agent-sockets/spire-agent.sock"]);
     assert_eq!(scene.fails(&health).await, "error: unable to upgrade connection: container not found (\"spire-agent\")\n");
     scene.until(|store| (text(&store.get(&key)?, "/status/phase") == "Running").then_some(())).await;
@@ -314,10 +314,24 @@ async fn svids_are_renewed_at_half_life() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_agents_image_stands_in_for_the_workload() {
+    let scene = Scene::with_cluster(&[]).await;
+    scene.prepare();
+    scene.install_spire().await.unwrap();
+    let mut objects = workload(1);
+    objects[1]["spec"]["template"]["spec"]["containers"][0]["command"] = json!(["/opt/spire/bin/spire-agent", "api", "watch"]);
+    for object in objects {
+        scene.apply(&object);
+    }
+    let update = scene.until(|store| logs(store).first().and_then(|(_, log)| updates_in(log).first().cloned())).await;
+    assert_eq!((update.serial, update.authorities > 0), (None, true));
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_world_survives_in_its_file() {
     let directory = tempfile::tempdir().unwrap();
     let file = Some(directory.path().join("world.json"));
-    let options = || Options { file: file.clone(), ..Options::default() };
+    let options = || Options { world_file: file.clone(), ..Options::default() };
     let mut scene = Scene { rehearsal: Rehearsal::new(options()).unwrap(), directory };
     scene.create_cluster().await;
     scene.prepare();
@@ -475,7 +489,7 @@ async fn images_come_from_archives_registries_or_not_at_all() {
         let images = docker::parse_node_images(&scene.run(&docker::node_images(node)).await.unwrap());
         assert!(images.contains(&"docker.io/library/workload:1".to_owned()), "{node}: {images:?}");
     }
-    scene.rehearsal.inject("pull-fails=postgres".parse().unwrap());
+    scene.rehearsal.inject(Fault::parse("pull-fails=postgres").unwrap());
     scene.apply(&pod("late", "postgres:16", "IfNotPresent"));
     let late = Key::pod("default", "late");
     scene.until(|store| (text(&store.get(&late)?, "/status/containerStatuses/0/state/waiting/reason") == "ErrImagePull").then_some(())).await;

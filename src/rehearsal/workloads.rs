@@ -1,4 +1,4 @@
-//! What workloads receive from their agent, and log as `coastal workload` does.
+//! What workloads receive from their agent, and log as `coastal workload` does, or `spire-agent api watch` in its place.
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -49,7 +49,8 @@ impl Spire {
         let agent = pods::all(pass.store)
             .into_iter()
             .any(|agent| agent["spec"]["nodeName"] == pod["spec"]["nodeName"] && self.is_agent_up(&agent));
-        let place = Place { store: pass.store, pod, container: text(container, "/name"), now: pass.now, since };
+        let watches = items(container, "/command").any(|word| word == "watch");
+        let place = Place { store: pass.store, pod, container: text(container, "/name"), watches, now: pass.now, since };
         let workload = self.workloads.entry(life).or_default();
         if !agent {
             let state = if workload.held.is_some() { State::Lost } else { State::Unreachable };
@@ -96,6 +97,8 @@ struct Place<'a> {
     store: &'a Store,
     pod: &'a Value,
     container: &'a str,
+    /// It is `spire-agent api watch`, which prints text only.
+    watches: bool,
     now: Timestamp,
     since: Timestamp,
 }
@@ -120,6 +123,12 @@ impl Workload {
             return;
         }
         self.said = Some(state);
+        if place.watches {
+            if state != State::Following {
+                place.log("rpc error: code = PermissionDenied desc = no identity issued");
+            }
+            return;
+        }
         let message = match state {
             State::Following => "receiving SVIDs",
             State::NoIdentity => "no identity issued",
@@ -152,6 +161,11 @@ impl Workload {
         let facts = svid::read(&[&held.der], &authorities).ok()?;
         self.say(place, State::Following);
         self.sequence += 1;
+        if place.watches {
+            place.log(&watch_text(id, &facts, bundle, place.now.duration_since(place.since)));
+            self.held = Some(held);
+            return Some(());
+        }
         let time = place.now.strftime("%Y/%m/%d %H:%M:%S");
         place.log(&format!("{time} SVID updated for \"{id}\":\n{}\n", svid::pem(&[&held.der])));
         place.line(&Line::Update(Update {
@@ -173,4 +187,20 @@ impl Workload {
         self.held = Some(held);
         Some(())
     }
+}
+
+/// What `spire-agent api watch` prints of an update (see `workload::watch_text`).
+fn watch_text(id: &str, facts: &svid::Facts, bundle: &[Authority], after: SignedDuration) -> String {
+    let time = |time: Timestamp| time.strftime("%Y-%m-%d %H:%M:%S +0000 UTC").to_string();
+    let mut lines = vec![
+        format!("Received 1 svid after {:.6}s\n", after.as_secs_f64()),
+        format!("SPIFFE ID:\t\t{id}"),
+        format!("SVID Valid After:\t{}", time(facts.not_before)),
+        format!("SVID Valid Until:\t{}", time(facts.not_after)),
+    ];
+    for (number, authority) in (1..).zip(bundle) {
+        lines.push(format!("CA #{number} Valid After:\t{}", time(authority.issued)));
+        lines.push(format!("CA #{number} Valid Until:\t{}", time(authority.expires())));
+    }
+    lines.join("\n") + "\n"
 }
