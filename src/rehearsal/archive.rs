@@ -1,5 +1,6 @@
 //! Real files of this world: image archives, chart archives.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
@@ -9,35 +10,43 @@ use serde_json::Value;
 use super::charts::Chart;
 use super::object::{items, text, texts};
 
-/// The names of the images in an archive: an OCI layout, or what `docker save` writes.
+/// Manifests, indices and configurations are smaller than this.
+const MANIFEST_MOST: u64 = 64 * 1024;
+
+/// What a node lists of the images in an archive once it is loaded: their names, and as containerd does their ids. The
+/// archive is an OCI layout, or what `docker save` writes.
 ///
 /// # Errors
 /// The file cannot be read, or is neither; in words as kind's.
-pub(super) fn image_names(path: &Path) -> Result<Vec<String>, String> {
+pub(super) fn images(path: &Path) -> Result<Vec<String>, String> {
     let file = File::open(path).map_err(|_| format!("stat {}: no such file or directory", path.display()))?;
     let unreadable = |error: &dyn std::fmt::Display| {
         format!("failed to load image: command \"docker exec --privileged -i kind-worker ctr --namespace=k8s.io images import --all-platforms --digests --snapshotter=overlayfs -\" failed with error: exit status 1\nCommand Output: ctr: unrecognized image format: {error}")
     };
-    let mut archive = tar::Archive::new(file);
-    for entry in archive.entries_with_seek().map_err(|error| unreadable(&error))? {
+    let mut small = BTreeMap::new();
+    for entry in tar::Archive::new(file).entries_with_seek().map_err(|error| unreadable(&error))? {
         let mut entry = entry.map_err(|error| unreadable(&error))?;
-        let name = entry.path().map_err(|error| unreadable(&error))?.to_string_lossy().into_owned();
-        if !matches!(name.trim_start_matches("./"), "index.json" | "manifest.json") {
-            continue;
-        }
-        let mut json = String::new();
-        entry.read_to_string(&mut json).map_err(|error| unreadable(&error))?;
-        let index: Value = serde_json::from_str(&json).map_err(|error| unreadable(&error))?;
-        let annotated = items(&index, "/manifests").filter_map(|manifest| {
-            texts(manifest, "/annotations").find(|(key, _)| *key == "io.containerd.image.name").map(|(_, value)| value.to_owned())
-        });
-        let tagged = items(&index, "").flat_map(|image| items(image, "/RepoTags")).filter_map(Value::as_str).map(str::to_owned);
-        let names: Vec<String> = annotated.chain(tagged).collect();
-        if !names.is_empty() {
-            return Ok(names);
+        if entry.size() <= MANIFEST_MOST {
+            let name = entry.path().map_err(|error| unreadable(&error))?.to_string_lossy().trim_start_matches("./").to_owned();
+            let mut text = Vec::new();
+            entry.read_to_end(&mut text).map_err(|error| unreadable(&error))?;
+            small.insert(name, text);
         }
     }
-    Err(unreadable(&"no image of a name in it"))
+    let json = |name: &str| small.get(name).and_then(|text| serde_json::from_slice::<Value>(text).ok()).unwrap_or_default();
+    let mut found = Vec::new();
+    for manifest in items(&json("index.json"), "/manifests") {
+        found.extend(texts(manifest, "/annotations").filter(|(key, _)| *key == "io.containerd.image.name").map(|(_, name)| name.to_owned()));
+        let blob = text(manifest, "/digest").replace(':', "/");
+        found.push(text(&json(&format!("blobs/{blob}")), "/config/digest").to_owned());
+    }
+    for image in items(&json("manifest.json"), "") {
+        found.extend(items(image, "/RepoTags").filter_map(Value::as_str).map(str::to_owned));
+        let config = text(image, "/Config").trim_start_matches("blobs/sha256/").trim_end_matches(".json");
+        found.push(format!("sha256:{config}"));
+    }
+    found.retain(|name| !name.is_empty());
+    if found.iter().all(|name| name.starts_with("sha256:")) { Err(unreadable(&"no image of a name in it")) } else { Ok(found) }
 }
 
 /// Writes a chart as the archive that `helm pull` leaves.

@@ -120,7 +120,8 @@ impl Cluster {
     /// An image comes onto a node.
     pub(super) fn add_image(&self, node: &str, image: &str) {
         let mut images = self.images.lock().unwrap_or_else(PoisonError::into_inner);
-        images.entry(node.to_owned()).or_default().insert(full_reference(image));
+        let image = if image.starts_with("sha256:") { image.to_owned() } else { full_reference(image) };
+        images.entry(node.to_owned()).or_default().insert(image);
     }
 
     /// As kind writes it; the credentials are not real ones.

@@ -60,7 +60,7 @@ pub(super) async fn run(state: &Arc<State>, process: &Process<'_>) -> Ended {
         ["load", "image-archive"] => {
             let arguments = process.arguments(2, &["--name"], &[])?;
             let path = arguments.words.get(2).ok_or_else(|| process.unknown())?;
-            let images = archive::image_names(Path::new(path)).map_err(|error| process.fail(format!("ERROR: {error}")))?;
+            let images = archive::images(Path::new(path)).map_err(|error| process.fail(format!("ERROR: {error}")))?;
             load(state, process, &arguments, images).await
         }
         ["load", "docker-image"] => {
