@@ -11,4 +11,4 @@ pub mod object;
 pub mod store;
 
 #[cfg(test)]
-mod tests;
+mod cluster_tests;
