@@ -85,6 +85,7 @@ impl Cluster {
                     }
                 };
                 tokio::select! {
+                    biased;
                     more = changes.next() => match more {
                         Some(more) => more.iter().for_each(|change| operators::follow(&cluster.store, change)),
                         None => return,

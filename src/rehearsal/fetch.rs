@@ -26,6 +26,7 @@ pub(super) struct RehearsalFetcher(pub(super) Arc<State>);
 impl Fetcher for RehearsalFetcher {
     async fn fetch(&self, url: &str, to: &Path, cancel: &CancellationToken) -> Result<(), Failure> {
         tokio::select! {
+            biased;
             () = cancel.cancelled() => return Err(Failure::interrupted()),
             () = tokio::time::sleep(Duration::from_millis(800)) => {}
         }

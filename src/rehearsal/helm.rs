@@ -427,6 +427,7 @@ async fn until<T>(store: &Store, deadline: Instant, look: impl Fn(&Store) -> Opt
             return None;
         }
         tokio::select! {
+            biased;
             changed = ticks.changed() => changed.ok()?,
             () = sleep_until(deadline) => return None,
         }

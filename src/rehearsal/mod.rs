@@ -50,9 +50,9 @@ pub mod store;
 mod workloads;
 
 #[cfg(test)]
-mod story_tests;
+mod cluster_tests;
 #[cfg(test)]
-mod tests;
+mod story_tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
