@@ -1,1 +1,3 @@
+//! The hermetic integration tests, in one binary: no network, no Docker.
 
+mod readme;
