@@ -234,6 +234,8 @@ fn image(text: &str) -> Option<Image<'_>> {
     fits.then_some(Image { tag, digest })
 }
 
+/// A duration like `90s`, `5m` or `1h30m`; nothing if it is none, or outside 1 s to 24 h.
+#[must_use]
 pub fn duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut seconds = 0u64;
