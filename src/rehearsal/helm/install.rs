@@ -73,7 +73,7 @@ pub(super) async fn upgrade(state: &State, process: &Process<'_>) -> Ended {
         .into_iter()
         .map(|object| owned(&store, object, name, namespace))
         .partition(|object| !hooks_of(object).is_empty());
-    unbuildable(&store, &manifest, name, namespace)
+    unbuildable(&store, &manifest, name, namespace, if installs { "install" } else { "update" })
         .map_or(Ok(()), |words| Err(process.fail(format!("{prefix}{words}"))))?;
 
     let now = store.now();
@@ -168,7 +168,7 @@ fn owned(store: &Store, mut object: Value, release: &str, namespace: &str) -> Va
 }
 
 /// What helm finds wrong with the objects before it sends any.
-fn unbuildable(store: &Store, manifest: &[Value], release: &str, namespace: &str) -> Option<String> {
+fn unbuildable(store: &Store, manifest: &[Value], release: &str, namespace: &str, verb: &str) -> Option<String> {
     manifest.iter().find_map(|object| {
         let (api_version, kind, name) = (text(object, "/apiVersion"), text(object, "/kind"), text(object, "/metadata/name"));
         if store.kind(api_version, kind).is_none() {
@@ -182,7 +182,7 @@ fn unbuildable(store: &Store, manifest: &[Value], release: &str, namespace: &str
         let (owner, home) = ("/metadata/annotations/meta.helm.sh~1release-name", "/metadata/annotations/meta.helm.sh~1release-namespace");
         (text(&live, owner) != release || text(&live, home) != namespace).then(|| {
             format!(
-                "Unable to continue with install: {kind} \"{name}\" in namespace \"{}\" exists and cannot be imported into the current \
+                "Unable to continue with {verb}: {kind} \"{name}\" in namespace \"{}\" exists and cannot be imported into the current \
                  release: invalid ownership metadata; annotation validation error: missing key \"meta.helm.sh/release-name\": must be set to \"{release}\"",
                 text(object, "/metadata/namespace")
             )

@@ -105,6 +105,45 @@ async fn a_pending_release_blocks_until_its_secret_goes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_somebody_elses_is_not_taken_over() {
+    let scene = Scene::with_cluster(&[]).await;
+    scene.prepare();
+    let metadata = json!({"name": "spire-server", "namespace": "spire-server"});
+    scene.apply(&json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}));
+    let Err(CommandError::Exit { output, .. }) = scene.install_spire().await else { panic!("installed") };
+    assert!(
+        output.stderr.contains("ServiceAccount \"spire-server\" in namespace \"spire-server\" exists"),
+        "{}",
+        output.stderr
+    );
+    let list = scene.helm().list("spire", "default");
+    assert_eq!(scene.says(&list).await, "[]\n", "helm finds it out before it makes a revision");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interrupted_kind_leaves_its_nodes() {
+    let scene = Scene::new(&[]);
+    let config = kind::cluster_config("kind", 8080, 8443, MARKER);
+    let create = kind::create_cluster("kind", config, &scene.path("kubeconfig"), None, MINUTES);
+    let cancel = CancellationToken::new();
+    let runner = scene.rehearsal.world().runner;
+    let io = CommandIo { on_line: &|_, _| {}, cancel: &cancel };
+    let (result, ()) = tokio::join!(runner.run(&create, io), async {
+        sleep(Duration::from_secs(6)).await;
+        cancel.cancel();
+    });
+    assert!(matches!(result, Err(CommandError::Interrupted { .. })), "{result:?}");
+    assert_eq!(scene.says(&kind::get_clusters()).await, "kind\n");
+    assert_eq!(
+        docker::parse_kind_containers(&scene.run(&docker::kind_containers("kind")).await.unwrap()).unwrap().len(),
+        2
+    );
+    assert!(!scene.path("kubeconfig").exists());
+    scene.run(&kind::delete_cluster("kind", &scene.path("kubeconfig"), MINUTES)).await.unwrap();
+    scene.create_cluster().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_cut_off_helm_leaves_a_failed_revision() {
     let scene = Scene::with_cluster(&[]).await;
     scene.prepare();
