@@ -1,7 +1,30 @@
-//! temporary
-use crate::{world::*, error::Failure};
+//! The real world: this machine's processes, network and time.
+
 use std::sync::Arc;
-struct C; impl Clock for C { fn now(&self) -> jiff::Timestamp { jiff::Timestamp::now() } }
-struct F; #[async_trait::async_trait] impl Fetcher for F { async fn fetch(&self, url:&str, _to:&std::path::Path, _c:&tokio_util::sync::CancellationToken) -> Result<(), Failure> { Err(Failure::tool(url)) } }
-/// temporary
-pub fn real_world() -> World { World { runner: Arc::new(super::process::ProcessRunner::new()), connector: Arc::new(crate::kube::RealConnector), clock: Arc::new(C), fetcher: Arc::new(F) } }
+
+use jiff::Timestamp;
+
+use super::fetch::HttpFetcher;
+use super::process::ProcessRunner;
+use crate::kube::RealConnector;
+use crate::world::{Clock, World};
+
+/// The time of day of this machine.
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+}
+
+/// This machine as a [`World`].
+#[must_use]
+pub fn real_world() -> World {
+    World {
+        runner: Arc::new(ProcessRunner::new()),
+        connector: Arc::new(RealConnector),
+        clock: Arc::new(SystemClock),
+        fetcher: Arc::new(HttpFetcher::new()),
+    }
+}

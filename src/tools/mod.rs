@@ -3,6 +3,7 @@
 
 pub mod command;
 pub mod docker;
+pub mod fetch;
 pub mod helm;
 pub mod kind;
 pub mod kubectl;
