@@ -101,11 +101,9 @@ async fn story(args: &RehearseArgs, global: &Global, ui: &Ui) -> Result<ExitCode
     ui.note(BANNER);
     let stage = Stage::set(args, global)?;
     stage.inject(&args.faults)?;
-    for (command, line) in [
-        (Command::Up, "up"),
-        (Command::Status, "status"),
-        (Command::Down { keep_cluster: false }, "down"),
-    ] {
+    for (command, line) in
+        [(Command::Up, "up"), (Command::Status, "status"), (Command::Down { keep_cluster: false }, "down")]
+    {
         ui.note(&format!("\n$ coastal {line}"));
         let code = on(&command, global, ui, line, &stage.outside).await?;
         if code != ExitCode::Ok {
@@ -155,13 +153,15 @@ impl Stage {
     fn set(args: &RehearseArgs, global: &Global) -> Result<Self, Failure> {
         let lab = outside::lab(global)?;
         let is_new = args.world.as_ref().is_none_or(|file| !file.exists());
-        let rehearsal = Rehearsal::new(Options { faults: Vec::new(), world_file: args.world.clone(), ..Options::default() })?;
+        let rehearsal =
+            Rehearsal::new(Options { faults: Vec::new(), world_file: args.world.clone(), ..Options::default() })?;
         let (directory, state) = match &args.world {
             Some(file) => (None, beside(file)),
             None => {
-                let directory = tempfile::Builder::new().prefix("coastal-rehearsal-").tempdir().map_err(|error| {
-                    io_failure("make a directory in", &std::env::temp_dir(), &error)
-                })?;
+                let directory = tempfile::Builder::new()
+                    .prefix("coastal-rehearsal-")
+                    .tempdir()
+                    .map_err(|error| io_failure("make a directory in", &std::env::temp_dir(), &error))?;
                 let state = directory.path().to_owned();
                 (Some(directory), state)
             }

@@ -14,8 +14,8 @@ pub mod versions;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use machine::real_world;
 pub use command::{Command, CommandError, CommandIo, Output, Runner, Stream, Tool};
+pub use machine::real_world;
 
 /// The cluster that a call of helm or kubectl goes to. Always named: the ambient context is never used.
 #[derive(Debug, Clone, PartialEq, Eq)]
