@@ -6,6 +6,9 @@ use serde_json::Value;
 use crate::config::Lab;
 use crate::error::{Failure, Kind};
 
+const MANIFEST_HINT: &str =
+    "the file must hold Kubernetes manifests in YAML; a download that was cut short or an error page does not";
+
 /// All objects of a YAML text: several documents, `List`s unpacked, empty documents skipped.
 ///
 /// # Errors
@@ -13,12 +16,15 @@ use crate::error::{Failure, Kind};
 pub fn parse(name: &str, text: &str) -> Result<Vec<DynamicObject>, Failure> {
     let wrong = |number: usize, problem: &dyn std::fmt::Display| {
         Failure::new(Kind::Prerequisite, format!("{name}, document {number}: {problem}"))
-            .next("the file must hold Kubernetes manifests in YAML; a download that was cut short or an error page does not")
+            .next(MANIFEST_HINT)
     };
+    // Read as Kubernetes' own tools read it: `0644` is octal, `yes` is a word, a key given twice is a mistake.
+    let options = serde_saphyr::options! { strict_booleans: true, legacy_octal_numbers: true };
+    let documents: Vec<Value> = serde_saphyr::from_multiple_with_options(text, options)
+        .map_err(|error| Failure::new(Kind::Prerequisite, format!("{name} is not YAML: {error}")).next(MANIFEST_HINT))?;
     let mut objects = Vec::new();
-    for (index, document) in serde_yaml::Deserializer::from_str(text).enumerate() {
+    for (index, value) in documents.into_iter().enumerate() {
         let number = index + 1;
-        let value = <Value as serde::Deserialize>::deserialize(document).map_err(|error| wrong(number, &error))?;
         let items = match value {
             Value::Null => continue,
             Value::Object(mut map) if map.get("kind").and_then(Value::as_str) == Some("List") => match map.remove("items") {
@@ -108,10 +114,17 @@ mod tests {
     }
 
     #[test]
+    fn modes_are_octal_as_kubernetes_reads_them() {
+        let text = "apiVersion: v1\nkind: Pod\nmetadata: {name: a, labels: {on: \"yes\"}}\nspec: {mode: 0644, word: yes, flag: true}\n";
+        let object = parse("x.yaml", text).unwrap().remove(0);
+        assert_eq!(object.data["spec"], json!({"mode": 420, "word": "yes", "flag": true}));
+    }
+
+    #[test]
     fn what_is_no_manifest_says_so() {
         for (text, words) in [
             ("<html>404</html>", "document 1"),
-            ("a: [1", "document 1"),
+            ("a: [1", "is not YAML"),
             ("apiVersion: v1\nkind: ConfigMap\n", "document 1"),
             ("", "holds no Kubernetes object"),
             ("apiVersion: v1\nkind: List\n", "a List without items"),

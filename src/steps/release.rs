@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use tokio_util::sync::CancellationToken;
 
 use k8s_openapi::api::core::v1::Secret;
 
@@ -85,7 +84,8 @@ pub async fn watched(
     command: &crate::tools::Command,
 ) -> Result<(), Failure> {
     let stop = cx.cancel.child_token();
-    let stoppable = StepContext { cancel: CancellationToken::clone(&stop), ..cx.clone() };
+    let mut stoppable = cx.clone();
+    stoppable.cancel = stop.clone();
     let patience = cx.patience();
     let mut helm = std::pin::pin!(stoppable.run(command));
     tokio::select! {

@@ -20,7 +20,6 @@ use crate::steps::addons::{found_by, gone};
 use crate::steps::images::{self, Program};
 use crate::steps::{capacity, manifests, reach};
 use crate::workload::record::{Update, updates_in};
-use crate::workload::watch_text;
 
 /// [`crate::plan::StepId::Workload`].
 pub struct Up;
@@ -134,7 +133,7 @@ pub async fn holders(cx: &StepContext, cluster: &Cluster) -> Result<Vec<Holder>,
     Ok(join_all(pods.map(|pod| async {
         // A container that has not started has no log: that is "no SVID yet", not an error.
         let text = api.logs(&pod.name_any(), &params).await.unwrap_or_default();
-        let update = updates_in(&text).pop().or_else(|| watch_text::updates_in(&text).pop());
+        let update = updates_in(&text).pop();
         Holder { pod, update }
     }))
     .await)

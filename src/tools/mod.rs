@@ -6,11 +6,14 @@ pub mod docker;
 pub mod helm;
 pub mod kind;
 pub mod kubectl;
+pub mod machine;
+pub mod process;
 pub mod versions;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use machine::real_world;
 pub use command::{Command, CommandError, CommandIo, Output, Runner, Stream, Tool};
 
 /// The cluster that a call of helm or kubectl goes to. Always named: the ambient context is never used.

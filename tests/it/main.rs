@@ -1,3 +1,4 @@
 //! The hermetic integration tests, in one binary: no network, no Docker.
 
+mod processes;
 mod readme;
