@@ -234,6 +234,8 @@ fn image(text: &str) -> Option<Image<'_>> {
     fits.then_some(Image { tag, digest })
 }
 
+/// A time like `90s`, `10m` or `1h30m`, of at least a second and at most a day.
+#[must_use]
 pub fn duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     let mut seconds = 0u64;

@@ -1,6 +1,8 @@
 //! What `spire-server` prints with `-output json`: proto field names, 64-bit numbers as strings, absent members
 //! dropped (SPIRE 1.6.0 and later). Only what is read here is declared.
 
+use std::fmt::Write as _;
+
 use base64::Engine;
 use serde::Deserialize;
 use serde_json::Value;
@@ -30,13 +32,17 @@ pub struct X509Authority {
 }
 
 impl X509Authority {
-    /// The authority's id: the certificate's SubjectKeyId, lower-case hex without colons.
+    /// The authority's id: the certificate's subject key id, lower-case hex without colons.
     #[must_use]
     pub fn key_id(&self) -> Option<String> {
         let der = base64::engine::general_purpose::STANDARD.decode(&self.asn1).ok()?;
         let (_, certificate) = X509Certificate::from_der(&der).ok()?;
         certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
-            ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.iter().map(|byte| format!("{byte:02x}")).collect()),
+            ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.iter().fold(String::new(), |mut hex, byte| {
+                // Writing to a String cannot fail.
+                let _ = write!(hex, "{byte:02x}");
+                hex
+            })),
             _ => None,
         })
     }

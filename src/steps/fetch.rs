@@ -117,7 +117,7 @@ fn manifest_path(cx: &StepContext, which: Which) -> Result<(PathBuf, Option<Stri
         Some(ManifestRef::File(path)) => Ok((path.clone(), None)),
         Some(ManifestRef::Url(url)) => {
             let digest = Sha256::digest(url.as_bytes());
-            let short: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+            let short = format!("{:08x}", u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]]));
             let name = url.rsplit('/').next().unwrap_or("manifest.yaml");
             Ok((cx.session.paths.downloads().join(format!("{short}-{name}")), Some(url.clone())))
         }

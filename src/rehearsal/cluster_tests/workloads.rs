@@ -175,7 +175,7 @@ async fn an_image_that_cannot_be_pulled_is_doom() {
     w.fates.set("web", PodFate { image_error: Some(error), ..PodFate::default() });
     w.apply(&deployment("web", 1, "100m")).await;
     let started = Instant::now();
-    let failure = w.patient(300, async |patience| w.cluster.until_doomed(&["default"], patience).await).await;
+    let failure = w.patient(300, async |patience| w.cluster.until_doomed(&[("default", "")], patience).await).await;
     assert!(started.elapsed() < Duration::from_secs(10));
     assert!(failure.message.contains("dial tcp: no such host"), "{}", failure.message);
     let explained = w.cluster.explain(failure, "default", "app=web").await;
