@@ -367,6 +367,7 @@ mod tests {
     /// The real loader, told to look at nothing but the unpacked layer, starts the program.
     #[test]
     #[cfg(target_os = "linux")]
+    #[expect(clippy::disallowed_methods, reason = "the test is about starting this very program")]
     fn the_unpacked_layer_runs() {
         let dir = tempfile::tempdir().expect("a directory");
         let to = dir.path().join("workload.tar");

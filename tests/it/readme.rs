@@ -150,7 +150,7 @@ fn keys() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for line in config::DEFAULT.lines() {
         if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.split(']').next()) {
-            table = name.to_owned();
+            name.clone_into(&mut table);
             continue;
         }
         let Some((key, _)) = line.trim_start_matches(['#', ' ']).split_once(" = ") else { continue };
