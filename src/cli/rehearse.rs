@@ -157,7 +157,9 @@ impl Stage {
         let is_new = args.world.as_ref().is_none_or(|file| !file.exists());
         let rehearsal = Rehearsal::new(Options { faults: Vec::new(), world_file: args.world.clone(), ..Options::default() })?;
         let (directory, state) = if let Some(file) = &args.world {
-            (None, beside(file))
+            // Absolute: `env` prints paths below it, for shells that stand elsewhere.
+            let state = std::path::absolute(beside(file)).map_err(|error| io_failure("find", file, &error))?;
+            (None, state)
         } else {
             let directory = tempfile::Builder::new()
                 .prefix("coastal-rehearsal-")
