@@ -234,7 +234,7 @@ fn image(text: &str) -> Option<Image<'_>> {
     fits.then_some(Image { tag, digest })
 }
 
-/// A time like `90s`, `10m` or `1h30m`, of at least a second and at most a day.
+/// A duration like `90s`, `5m` or `1h30m`; nothing if it is none, or outside 1 s to 24 h.
 #[must_use]
 pub fn duration(text: &str) -> Option<Duration> {
     let mut rest = text;

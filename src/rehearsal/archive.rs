@@ -21,22 +21,30 @@ const MANIFEST_MOST: u64 = 64 * 1024;
 pub(super) fn images(path: &Path) -> Result<Vec<String>, String> {
     let file = File::open(path).map_err(|_| format!("stat {}: no such file or directory", path.display()))?;
     let unreadable = |error: &dyn std::fmt::Display| {
-        format!("failed to load image: command \"docker exec --privileged -i kind-worker ctr --namespace=k8s.io images import --all-platforms --digests --snapshotter=overlayfs -\" failed with error: exit status 1\nCommand Output: ctr: unrecognized image format: {error}")
+        format!(
+            "failed to load image: command \"docker exec --privileged -i kind-worker ctr --namespace=k8s.io images import --all-platforms --digests --snapshotter=overlayfs -\" failed with error: exit status 1\nCommand Output: ctr: unrecognized image format: {error}"
+        )
     };
     let mut small = BTreeMap::new();
     for entry in tar::Archive::new(file).entries_with_seek().map_err(|error| unreadable(&error))? {
         let mut entry = entry.map_err(|error| unreadable(&error))?;
         if entry.size() <= MANIFEST_MOST {
-            let name = entry.path().map_err(|error| unreadable(&error))?.to_string_lossy().trim_start_matches("./").to_owned();
+            let name =
+                entry.path().map_err(|error| unreadable(&error))?.to_string_lossy().trim_start_matches("./").to_owned();
             let mut text = Vec::new();
             entry.read_to_end(&mut text).map_err(|error| unreadable(&error))?;
             small.insert(name, text);
         }
     }
-    let json = |name: &str| small.get(name).and_then(|text| serde_json::from_slice::<Value>(text).ok()).unwrap_or_default();
+    let json =
+        |name: &str| small.get(name).and_then(|text| serde_json::from_slice::<Value>(text).ok()).unwrap_or_default();
     let mut found = Vec::new();
     for manifest in items(&json("index.json"), "/manifests") {
-        found.extend(texts(manifest, "/annotations").filter(|(key, _)| *key == "io.containerd.image.name").map(|(_, name)| name.to_owned()));
+        found.extend(
+            texts(manifest, "/annotations")
+                .filter(|(key, _)| *key == "io.containerd.image.name")
+                .map(|(_, name)| name.to_owned()),
+        );
         let blob = text(manifest, "/digest").replace(':', "/");
         found.push(text(&json(&format!("blobs/{blob}")), "/config/digest").to_owned());
     }
@@ -46,7 +54,11 @@ pub(super) fn images(path: &Path) -> Result<Vec<String>, String> {
         found.push(format!("sha256:{config}"));
     }
     found.retain(|name| !name.is_empty());
-    if found.iter().all(|name| name.starts_with("sha256:")) { Err(unreadable(&"no image of a name in it")) } else { Ok(found) }
+    if found.iter().all(|name| name.starts_with("sha256:")) {
+        Err(unreadable(&"no image of a name in it"))
+    } else {
+        Ok(found)
+    }
 }
 
 /// Writes a chart as the archive that `helm pull` leaves.
@@ -77,7 +89,9 @@ pub(super) fn chart_metadata(path: &Path) -> Result<Value, String> {
     } else {
         let file = File::open(path).map_err(|_| format!("path \"{}\" not found", path.display()))?;
         let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(file));
-        let not_gzip = |_| format!("file '{}' does not appear to be a gzipped archive; got 'application/octet-stream'", path.display());
+        let not_gzip = |_| {
+            format!("file '{}' does not appear to be a gzipped archive; got 'application/octet-stream'", path.display())
+        };
         let mut found = None;
         for entry in archive.entries().map_err(not_gzip)? {
             let mut entry = entry.map_err(not_gzip)?;
@@ -91,7 +105,8 @@ pub(super) fn chart_metadata(path: &Path) -> Result<Value, String> {
         }
         found.ok_or("Chart.yaml file is missing")?
     };
-    let metadata: Value = serde_yaml::from_str(&yaml).map_err(|error| format!("cannot load Chart.yaml: error converting YAML to JSON: {error}"))?;
+    let metadata: Value = serde_yaml::from_str(&yaml)
+        .map_err(|error| format!("cannot load Chart.yaml: error converting YAML to JSON: {error}"))?;
     if text(&metadata, "/name").is_empty() || text(&metadata, "/version").is_empty() {
         return Err("validation: chart.metadata.name is required".to_owned());
     }

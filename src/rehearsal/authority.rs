@@ -7,8 +7,8 @@ use std::fmt::Write as _;
 
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PKCS_ED25519, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ED25519, SanType, SerialNumber,
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -64,14 +64,21 @@ impl Authority {
     }
 
     /// Signs an SVID, in DER; says as well when it runs out. `number` tells the SVIDs of one workload apart.
-    pub(super) fn sign(&self, id: &str, workload: &str, number: u64, now: Timestamp) -> Result<(Vec<u8>, Timestamp), Trouble> {
+    pub(super) fn sign(
+        &self,
+        id: &str,
+        workload: &str,
+        number: u64,
+        now: Timestamp,
+    ) -> Result<(Vec<u8>, Timestamp), Trouble> {
         let seed = format!("{}/{workload}/{number}", self.seed);
         let mut leaf = params(&seed, id, now, SVID_LIFE)?;
         leaf.distinguished_name = DistinguishedName::new();
         leaf.distinguished_name.push(DnType::CountryName, "US");
         leaf.distinguished_name.push(DnType::OrganizationName, "SPIRE");
         leaf.is_ca = IsCa::ExplicitNoCa;
-        leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment, KeyUsagePurpose::KeyAgreement];
+        leaf.key_usages =
+            vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment, KeyUsagePurpose::KeyAgreement];
         leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         leaf.use_authority_key_identifier_extension = true;
         let issuer = Issuer::new(self.params()?, key_of(&self.seed)?);
@@ -80,7 +87,8 @@ impl Authority {
 }
 
 fn params(seed: &str, uri: &str, now: Timestamp, life: SignedDuration) -> Result<CertificateParams, Trouble> {
-    let date = |time: Timestamp| time::OffsetDateTime::from_unix_timestamp(time.as_second()).map_err(|_| rcgen::Error::Time);
+    let date =
+        |time: Timestamp| time::OffsetDateTime::from_unix_timestamp(time.as_second()).map_err(|_| rcgen::Error::Time);
     let mut params = CertificateParams::default();
     let mut serial = Sha256::digest(format!("serial of {seed}"))[..16].to_vec();
     serial[0] &= 0x7f;

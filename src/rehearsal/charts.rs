@@ -71,14 +71,18 @@ impl Chart {
     pub fn of_repository(url: &str) -> impl Iterator<Item = &'static Chart> {
         let url = url.trim_end_matches('/').to_owned();
         // The hardened charts' repository serves the archived one's versions as well (facts, section 2).
-        let url = if url == "https://spiffe.github.io/helm-charts-hardened" { CHARTS[0].repository.to_owned() } else { url };
+        let url =
+            if url == "https://spiffe.github.io/helm-charts-hardened" { CHARTS[0].repository.to_owned() } else { url };
         CHARTS.iter().filter(move |chart| chart.repository == url)
     }
 
     /// The chart's `Chart.yaml`.
     #[must_use]
     pub fn metadata(&self) -> String {
-        format!("apiVersion: v2\nname: {}\nversion: {}\nappVersion: {}\ntype: application\n", self.name, self.version, self.app_version)
+        format!(
+            "apiVersion: v2\nname: {}\nversion: {}\nappVersion: {}\ntype: application\n",
+            self.name, self.version, self.app_version
+        )
     }
 
     /// The objects of a release with these values over the chart's own: hooks and CRDs included, in the file's order.
@@ -133,7 +137,8 @@ fn check(chart: &Chart, values: &Value) -> Result<(), String> {
 
 /// Names that depend on the release's (facts, section 2 "Objects"; kube-prometheus-stack cuts its own at 26 characters).
 fn set_names(scope: &mut Value, release: &str, namespace: &str) {
-    let unless_named = |part: &str| if release.contains(part) { release.to_owned() } else { format!("{release}-{part}") };
+    let unless_named =
+        |part: &str| if release.contains(part) { release.to_owned() } else { format!("{release}-{part}") };
     let stack = unless_named("kube-prometheus-stack");
     let namespaces = ["server", "agent", "csi", "frontend", "bundle"].map(|part| {
         let override_of = match part {
@@ -182,7 +187,8 @@ fn expand(template: &Value, scope: &Value) -> Result<Option<Value>, String> {
     match template {
         Value::String(text) => expand_text(text, scope),
         Value::Array(items) => {
-            let items: Result<Vec<Value>, String> = items.iter().filter_map(|item| expand(item, scope).transpose()).collect();
+            let items: Result<Vec<Value>, String> =
+                items.iter().filter_map(|item| expand(item, scope).transpose()).collect();
             Ok(Some(Value::Array(items?)))
         }
         Value::Object(map) => {
@@ -336,7 +342,10 @@ mod tests {
     }
 
     fn find<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
-        objects.iter().find(|o| o["kind"] == kind && o["metadata"]["name"] == name).unwrap_or_else(|| panic!("{kind} {name}"))
+        objects
+            .iter()
+            .find(|o| o["kind"] == kind && o["metadata"]["name"] == name)
+            .unwrap_or_else(|| panic!("{kind} {name}"))
     }
 
     #[test]
@@ -350,9 +359,19 @@ mod tests {
         }));
         let servers = find(&objects, "StatefulSet", "spire-server");
         assert_eq!(servers["spec"]["replicas"], 3);
-        let containers: Vec<_> = servers.pointer("/spec/template/spec/containers").unwrap().as_array().unwrap().iter().map(|c| &c["name"]).collect();
+        let containers: Vec<_> = servers
+            .pointer("/spec/template/spec/containers")
+            .unwrap()
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|c| &c["name"])
+            .collect();
         assert_eq!(containers, ["spire-server", "spire-controller-manager", "tornjak"]);
-        assert_eq!(servers.pointer("/spec/template/spec/containers/0/image").unwrap(), "ghcr.io/spiffe/spire-server:1.7.3");
+        assert_eq!(
+            servers.pointer("/spec/template/spec/containers/0/image").unwrap(),
+            "ghcr.io/spiffe/spire-server:1.7.3"
+        );
         let agents = find(&objects, "DaemonSet", "spire-agent");
         assert_eq!(agents["metadata"]["namespace"], "spire-system");
         // Always, whatever the lab pulls with: facts, section 9.
@@ -363,7 +382,8 @@ mod tests {
         );
         assert_eq!(find(&objects, "ConfigMap", "spire-bundle")["metadata"]["namespace"], "spire-system");
         assert_eq!(find(&objects, "Secret", "spire-server-dbpw")["data"]["DBPW"], "cw==");
-        let config = find(&objects, "ConfigMap", "spire-server").pointer("/data/server.conf").unwrap().as_str().unwrap();
+        let config =
+            find(&objects, "ConfigMap", "spire-server").pointer("/data/server.conf").unwrap().as_str().unwrap();
         assert!(config.contains("password=${DBPW} host=spire-db"), "{config}");
         assert!(serde_json::from_str::<Value>(config).is_ok(), "{config}");
     }
@@ -372,8 +392,12 @@ mod tests {
     fn what_is_off_is_not_there() {
         let objects = spire(&json!({"spire-agent": {"enabled": false}}));
         assert!(!objects.iter().any(|o| o["kind"] == "DaemonSet" && o["metadata"]["name"] == "spire-agent"));
-        assert!(!objects.iter().any(|o| o["kind"] == "PodMonitor" || o["metadata"]["name"] == "spire-tornjak-frontend"));
-        assert!(find(&objects, "StatefulSet", "spire-server").pointer("/spec/template/spec/priorityClassName").is_none());
+        assert!(
+            !objects.iter().any(|o| o["kind"] == "PodMonitor" || o["metadata"]["name"] == "spire-tornjak-frontend")
+        );
+        assert!(
+            find(&objects, "StatefulSet", "spire-server").pointer("/spec/template/spec/priorityClassName").is_none()
+        );
     }
 
     #[test]
@@ -381,7 +405,10 @@ mod tests {
         for chart in CHARTS {
             let objects = chart.render("r", "ns", &json!({})).unwrap();
             for object in &objects {
-                assert!(!text(object, "/metadata/name").is_empty() && !object.to_string().contains("${image"), "{object}");
+                assert!(
+                    !text(object, "/metadata/name").is_empty() && !object.to_string().contains("${image"),
+                    "{object}"
+                );
             }
             assert!(objects.iter().any(|object| object["kind"] == "CustomResourceDefinition"), "{}", chart.name);
         }

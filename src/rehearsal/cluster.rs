@@ -20,10 +20,16 @@ use crate::tools::docker::full_reference;
 
 /// What kind's node image brings along.
 const NODE_IMAGES: &[&str] = &[
-    "docker.io/kindest/kindnetd:v20250214-acbabc1a", "docker.io/kindest/local-path-helper:v20241212-8ac705d0",
-    "docker.io/kindest/local-path-provisioner:v20250214-acbabc1a", "registry.k8s.io/coredns/coredns:v1.11.3",
-    "registry.k8s.io/etcd:3.5.16-0", "registry.k8s.io/kube-apiserver:v1.32.3", "registry.k8s.io/kube-controller-manager:v1.32.3",
-    "registry.k8s.io/kube-proxy:v1.32.3", "registry.k8s.io/kube-scheduler:v1.32.3", "registry.k8s.io/pause:3.10",
+    "docker.io/kindest/kindnetd:v20250214-acbabc1a",
+    "docker.io/kindest/local-path-helper:v20241212-8ac705d0",
+    "docker.io/kindest/local-path-provisioner:v20250214-acbabc1a",
+    "registry.k8s.io/coredns/coredns:v1.11.3",
+    "registry.k8s.io/etcd:3.5.16-0",
+    "registry.k8s.io/kube-apiserver:v1.32.3",
+    "registry.k8s.io/kube-controller-manager:v1.32.3",
+    "registry.k8s.io/kube-proxy:v1.32.3",
+    "registry.k8s.io/kube-scheduler:v1.32.3",
+    "registry.k8s.io/pause:3.10",
 ];
 
 /// A cluster.
@@ -56,14 +62,26 @@ impl Cluster {
         let brought: BTreeSet<String> = NODE_IMAGES.iter().map(|image| (*image).to_owned()).collect();
         let images = nodes.keys().map(|node| (node.clone(), brought.clone())).collect();
         let created = store.now();
-        Cluster { name: name.to_owned(), created, nodes, ports, server, store, images: Mutex::new(images), spire: Mutex::default(), faults }
+        Cluster {
+            name: name.to_owned(),
+            created,
+            nodes,
+            ports,
+            server,
+            store,
+            images: Mutex::new(images),
+            spire: Mutex::default(),
+            faults,
+        }
     }
 
     /// The control plane starts: objects of its own, the API server, the controllers.
     pub(super) fn boot(self: &Arc<Self>, state: &State) {
         let labels = self.nodes.values().flatten().map(|(key, value)| (key.clone(), value.clone())).collect();
         controllers::seed_cluster(&self.store, &self.name, &labels);
-        if let Some(age) = self.faults().find(|fault| if let Fault::ReleasePending(age) = fault { Some(*age) } else { None }) {
+        if let Some(age) =
+            self.faults().find(|fault| if let Fault::ReleasePending(age) = fault { Some(*age) } else { None })
+        {
             self.leave_pending(age);
         }
         self.run(state);
@@ -140,10 +158,17 @@ impl Cluster {
 
     /// What a helm leaves that was killed while it installed the release `spire` that long ago.
     pub(super) fn leave_pending(&self, age: Duration) {
-        let (Some(chart), Ok(then)) = (Chart::find("spire", "0.13.0"), self.store.now().checked_sub(age)) else { return };
+        let (Some(chart), Ok(then)) = (Chart::find("spire", "0.13.0"), self.store.now().checked_sub(age)) else {
+            return;
+        };
         let past = super::release::history(&self.store, "default", "spire");
         let status = if past.is_empty() { "pending-install" } else { "pending-upgrade" };
-        let info = Info { first_deployed: then, last_deployed: then, description: "Preparing upgrade".to_owned(), status: status.to_owned() };
+        let info = Info {
+            first_deployed: then,
+            last_deployed: then,
+            description: "Preparing upgrade".to_owned(),
+            status: status.to_owned(),
+        };
         Release {
             name: "spire".to_owned(),
             namespace: "default".to_owned(),

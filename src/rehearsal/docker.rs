@@ -13,7 +13,8 @@ use super::process::{Ended, Process};
 use crate::tools::Tool;
 
 /// What Docker says when its daemon does not answer.
-pub(super) const DOWN: &str = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?";
+pub(super) const DOWN: &str =
+    "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?";
 
 pub(super) async fn run(state: &Arc<State>, process: &Process<'_>) -> Ended {
     let words: Vec<&str> = process.command.args.iter().map(String::as_str).collect();
@@ -21,7 +22,8 @@ pub(super) async fn run(state: &Arc<State>, process: &Process<'_>) -> Ended {
     match words.as_slice() {
         ["version", "--format", "{{json .}}"] => {
             let version = state.version_of(Tool::Docker);
-            let server = json!({"Platform": {"Name": "Docker Engine - Community"}, "Version": version, "ApiVersion": "1.48"});
+            let server =
+                json!({"Platform": {"Name": "Docker Engine - Community"}, "Version": version, "ApiVersion": "1.48"});
             let server = if down { serde_json::Value::Null } else { server };
             process.out(json!({"Client": {"Version": "28.0.4", "ApiVersion": "1.48"}, "Server": server}).to_string());
             if down { Err(process.fail(DOWN)) } else { Ok(()) }
@@ -43,13 +45,16 @@ pub(super) async fn run(state: &Arc<State>, process: &Process<'_>) -> Ended {
         }
         ["exec", node, "ctr", "--namespace", "k8s.io", "images", "list", "-q"] => {
             let cluster = state.clusters_of_kind().into_iter().find(|cluster| cluster.nodes.contains_key(*node));
-            let cluster = cluster.ok_or_else(|| process.fail(format!("Error response from daemon: No such container: {node}")))?;
+            let cluster = cluster
+                .ok_or_else(|| process.fail(format!("Error response from daemon: No such container: {node}")))?;
             cluster.images(node).iter().for_each(|image| process.out(image));
             Ok(())
         }
         ["build", "--tag", tag, directory] => {
             if !Path::new(directory).join("Dockerfile").is_file() {
-                return Err(process.fail("ERROR: failed to solve: failed to read dockerfile: open Dockerfile: no such file or directory"));
+                return Err(process.fail(
+                    "ERROR: failed to solve: failed to read dockerfile: open Dockerfile: no such file or directory",
+                ));
             }
             process.err("#1 [internal] load build definition from Dockerfile");
             sleep(Duration::from_secs(8)).await;

@@ -126,10 +126,14 @@ impl Fault {
     /// # Errors
     /// There is no such fault, or the argument is not what it takes; the facts list what there is.
     pub fn parse(written: &str) -> Result<Self, Failure> {
-        let (name, argument) = written.split_once('=').map_or((written, None), |(name, argument)| (name, Some(argument)));
+        let (name, argument) =
+            written.split_once('=').map_or((written, None), |(name, argument)| (name, Some(argument)));
         let wrong = |problem: String| {
-            Failure::usage(format!("`{written}` is not a fault of the rehearsal: {problem}"))
-                .facts(Fault::ALL.iter().map(|d| format!("{}{}{}: {}", d.name, if d.argument.is_empty() { "" } else { "=" }, d.argument, d.words)))
+            Failure::usage(format!("`{written}` is not a fault of the rehearsal: {problem}")).facts(
+                Fault::ALL.iter().map(|d| {
+                    format!("{}{}{}: {}", d.name, if d.argument.is_empty() { "" } else { "=" }, d.argument, d.words)
+                }),
+            )
         };
         let text = |otherwise: &str| argument.unwrap_or(otherwise).to_owned();
         let tool = |word: &str| {
@@ -138,7 +142,8 @@ impl Fault {
         };
         let calls = || {
             let all = text("");
-            let (program, subcommand) = all.split_once(':').map_or((all.as_str(), None), |(p, s)| (p, Some(s.to_owned())));
+            let (program, subcommand) =
+                all.split_once(':').map_or((all.as_str(), None), |(p, s)| (p, Some(s.to_owned())));
             Ok::<_, Failure>(Calls { tool: tool(program)?, subcommand })
         };
         let seconds = |otherwise: u64| {

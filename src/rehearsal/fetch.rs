@@ -30,11 +30,16 @@ impl Fetcher for RehearsalFetcher {
             () = cancel.cancelled() => return Err(Failure::interrupted()),
             () = tokio::time::sleep(Duration::from_millis(800)) => {}
         }
-        let missing = self.0.faults().any(|fault| matches!(fault, Fault::FetchMissing(part) if url.contains(part.as_str())));
-        let manifest = MANIFESTS.iter().find(|(part, ..)| url.starts_with("https://") && url.contains(part) && Path::new(url).extension().is_some_and(|extension| extension == "yaml"));
+        let missing =
+            self.0.faults().any(|fault| matches!(fault, Fault::FetchMissing(part) if url.contains(part.as_str())));
+        let manifest = MANIFESTS.iter().find(|(part, ..)| {
+            url.starts_with("https://")
+                && url.contains(part)
+                && Path::new(url).extension().is_some_and(|extension| extension == "yaml")
+        });
         let Some((_, otherwise, template)) = manifest.filter(|_| !missing) else {
             return Err(Failure::prerequisite(format!("could not download {url}: the server answers 404 Not Found"))
-                .next("is the URL right? its version may not exist"));
+                .next("correct the URL in lab.toml, or name a local file there"));
         };
         let version = version_in(url).unwrap_or_else(|| (*otherwise).to_owned());
         let scope = json!({"version": version, "dashed": version.replace('.', "-")});
@@ -46,7 +51,9 @@ impl Fetcher for RehearsalFetcher {
         }
         // Whole or not at all, as the real one does it.
         let beside = to.with_extension("part");
-        std::fs::write(&beside, text)
+        to.parent()
+            .map_or(Ok(()), std::fs::create_dir_all)
+            .and_then(|()| std::fs::write(&beside, text))
             .and_then(|()| std::fs::rename(&beside, to))
             .map_err(|error| io_failure("write", to, &error))
     }
@@ -75,8 +82,14 @@ mod tests {
     #[test]
     fn versions_come_from_the_url() {
         for (url, version) in [
-            ("https://github.com/cert-manager/cert-manager/releases/download/v1.13.0/cert-manager.yaml", Some("v1.13.0")),
-            ("https://raw.githubusercontent.com/projectcontour/contour/release-1.26/examples/render/contour.yaml", Some("v1.26.0")),
+            (
+                "https://github.com/cert-manager/cert-manager/releases/download/v1.13.0/cert-manager.yaml",
+                Some("v1.13.0"),
+            ),
+            (
+                "https://raw.githubusercontent.com/projectcontour/contour/release-1.26/examples/render/contour.yaml",
+                Some("v1.26.0"),
+            ),
             ("https://projectcontour.io/quickstart/contour.yaml", None),
             ("https://projectcontour.io/quickstart/v1.26.0/contour.yaml", Some("v1.26.0")),
         ] {

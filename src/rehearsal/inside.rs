@@ -65,7 +65,10 @@ fn server(cluster: &Cluster, process: &Process<'_>, pod: &Value, container: &Val
         process.err("Error: server is unhealthy: unable to determine health");
         return Err(inner_exit(process, 1));
     }
-    let found = up.then(|| Settings::of(&cluster.store, pod)).flatten().and_then(|settings| Some((database_of(&spire, cluster, pod)?, settings)));
+    let found = up
+        .then(|| Settings::of(&cluster.store, pod))
+        .flatten()
+        .and_then(|settings| Some((database_of(&spire, cluster, pod)?, settings)));
     let Some((database, settings)) = found else {
         process.err("Error: rpc error: code = Unavailable desc = connection error: desc = \"transport: Error while dialing: dial unix /tmp/spire-server/private/api.sock: connect: no such file or directory\"");
         return Err(inner_exit(process, 1));
@@ -179,7 +182,9 @@ fn postgres(cluster: &Cluster, process: &Process<'_>, pod: &Value, argv: &[&str]
         return Err(process.unknown());
     }
     let spire = cluster.spire();
-    let Some((schema, version)) = spire.databases.get(&pods::home(&cluster.store, pod)).and_then(|database| database.migrations.as_ref()) else {
+    let Some((schema, version)) =
+        spire.databases.get(&pods::home(&cluster.store, pod)).and_then(|database| database.migrations.as_ref())
+    else {
         process.err("ERROR:  relation \"migrations\" does not exist");
         return Err(inner_exit(process, 1));
     };

@@ -97,14 +97,17 @@ fn docker_down(process: &Process<'_>, words: &[&str]) -> End {
 async fn create(state: &Arc<State>, process: &Process<'_>) -> Ended {
     let arguments = process.arguments(2, &["--name", "--config", "--wait", "--kubeconfig", "--image"], &[])?;
     let config: Value = match arguments.flag("--config") {
-        Some("-") => serde_yaml::from_str(process.stdin())
-            .map_err(|error| process.fail(format!("ERROR: failed to create cluster: unable to decode config: {error}")))?,
+        Some("-") => serde_yaml::from_str(process.stdin()).map_err(|error| {
+            process.fail(format!("ERROR: failed to create cluster: unable to decode config: {error}"))
+        })?,
         Some(_) => return Err(process.unknown()),
         None => json!({}),
     };
     let name = arguments.flag("--name").or(config["name"].as_str()).unwrap_or("kind").to_owned();
     if state.cluster(&name).is_some() {
-        return Err(process.fail(format!("ERROR: failed to create cluster: node(s) already exist for a cluster with the name \"{name}\"")));
+        return Err(process.fail(format!(
+            "ERROR: failed to create cluster: node(s) already exist for a cluster with the name \"{name}\""
+        )));
     }
     let image = arguments.flag("--image").unwrap_or(NODE_IMAGE);
     process.err(format!("Creating cluster \"{name}\" ..."));
@@ -178,8 +181,9 @@ fn quoted<'a>(names: impl Iterator<Item = &'a String>) -> String {
 }
 
 fn write_kubeconfig(process: &Process<'_>, path: &str, text: &str) -> Ended {
-    std::fs::write(path, text)
-        .map_err(|error| process.fail(format!("ERROR: failed to create cluster: failed to write kubeconfig: open {path}: {error}")))
+    std::fs::write(path, text).map_err(|error| {
+        process.fail(format!("ERROR: failed to create cluster: failed to write kubeconfig: open {path}: {error}"))
+    })
 }
 
 async fn delete(state: &Arc<State>, process: &Process<'_>) -> Ended {
@@ -201,9 +205,8 @@ async fn delete(state: &Arc<State>, process: &Process<'_>) -> Ended {
 /// 34 archives into two nodes took 90 s (facts, section 9).
 async fn load(state: &Arc<State>, process: &Process<'_>, arguments: &Arguments<'_>, images: Vec<String>) -> Ended {
     let name = name_of(arguments);
-    let cluster: Arc<Cluster> = state
-        .cluster(name)
-        .ok_or_else(|| process.fail(format!("ERROR: no nodes found for cluster \"{name}\"")))?;
+    let cluster: Arc<Cluster> =
+        state.cluster(name).ok_or_else(|| process.fail(format!("ERROR: no nodes found for cluster \"{name}\"")))?;
     sleep(Duration::from_millis(2_600)).await;
     for node in cluster.nodes.keys() {
         for image in &images {

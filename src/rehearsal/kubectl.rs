@@ -34,7 +34,9 @@ async fn exec(state: &Arc<State>, process: &Process<'_>) -> Ended {
     let [_, pod] = arguments.words.as_slice() else { return Err(process.unknown()) };
     let (kubeconfig, context) = (arguments.flag("--kubeconfig"), arguments.flag("--context"));
     let unreachable = |words: String| {
-        process.fail(format!("The connection to the server was refused - did you specify the right host or port? ({words})"))
+        process.fail(format!(
+            "The connection to the server was refused - did you specify the right host or port? ({words})"
+        ))
     };
     state.reach(kubeconfig, context).map_err(unreachable)?;
     let cluster = state.cluster_at(kubeconfig, context).ok_or_else(|| process.unknown())?;
@@ -54,13 +56,19 @@ fn running_container(process: &Process<'_>, pod: &Value, named: Option<&str>) ->
         None => containers.next(),
     };
     let container = found.ok_or_else(|| {
-        process.fail(format!("Error from server (BadRequest): container {} is not valid for pod {name}", named.unwrap_or_default()))
+        process.fail(format!(
+            "Error from server (BadRequest): container {} is not valid for pod {name}",
+            named.unwrap_or_default()
+        ))
     })?;
     if text(pod, "/spec/nodeName").is_empty() {
         return Err(process.fail(format!("Error from server (BadRequest): pod {name} does not have a host assigned")));
     }
     if super::pods::life(pod, text(container, "/name")).is_none() {
-        return Err(process.fail(format!("error: unable to upgrade connection: container not found (\"{}\")", text(container, "/name"))));
+        return Err(process.fail(format!(
+            "error: unable to upgrade connection: container not found (\"{}\")",
+            text(container, "/name")
+        )));
     }
     Ok(container.clone())
 }
@@ -71,7 +79,7 @@ pub(super) fn inner_exit(process: &Process<'_>, code: i32) -> End {
     End::Exit(code)
 }
 
-/// Kept here for symmetry with the real thing: the program was not found in the container.
+/// What an exec ends with when the container has no such program.
 pub(super) fn no_program(process: &Process<'_>, cluster: &Cluster, program: &str) -> End {
     let id = super::identity::uid_from(&format!("{}{program}", cluster.name)).replace('-', "");
     process.err(format!(

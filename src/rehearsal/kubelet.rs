@@ -20,9 +20,19 @@ const JOB: Duration = Duration::from_secs(2);
 
 /// Registries and, on Docker Hub, organisations whose images can be pulled.
 const REGISTRIES: &[&str] = &[
-    "ghcr.io/spiffe/", "ghcr.io/projectcontour/", "cgr.dev/chainguard/", "quay.io/", "registry.k8s.io/", "docker.io/kindest/",
-    "docker.io/envoyproxy/", "docker.io/grafana/", "docker.io/rancher/", "docker.io/library/postgres", "docker.io/library/nginx",
-    "docker.io/library/busybox", "docker.io/library/bash",
+    "ghcr.io/spiffe/",
+    "ghcr.io/projectcontour/",
+    "cgr.dev/chainguard/",
+    "quay.io/",
+    "registry.k8s.io/",
+    "docker.io/kindest/",
+    "docker.io/envoyproxy/",
+    "docker.io/grafana/",
+    "docker.io/rancher/",
+    "docker.io/library/postgres",
+    "docker.io/library/nginx",
+    "docker.io/library/busybox",
+    "docker.io/library/bash",
 ];
 
 impl Kubelet for Cluster {
@@ -57,7 +67,8 @@ impl Kubelet for Cluster {
         } else if text(pod, "/spec/restartPolicy") == "Never" || is_of_job(pod) {
             fate.ends = Some((JOB, i32::from(!self.succeeds(pod))));
         } else if text(pod, "/metadata/name").starts_with("cert-manager-webhook")
-            && let Some(slow) = faults.find(|fault| if let Fault::WebhookSlow(time) = fault { Some(*time) } else { None })
+            && let Some(slow) =
+                faults.find(|fault| if let Fault::WebhookSlow(time) = fault { Some(*time) } else { None })
         {
             fate.readiness = Readiness::After(slow);
         }
@@ -93,7 +104,11 @@ impl Cluster {
                 continue;
             }
             self.pull_error(&image).map_or(Ok(()), |message| {
-                Err(ImageError { container: text(container, "/name").to_owned(), reason: "ErrImagePull".to_owned(), message })
+                Err(ImageError {
+                    container: text(container, "/name").to_owned(),
+                    reason: "ErrImagePull".to_owned(),
+                    message,
+                })
             })?;
             if !present {
                 self.add_image(node, &image);
@@ -119,7 +134,9 @@ impl Cluster {
 
     /// Whether a pod that runs to its end ends well: a test succeeds if what it tests answers.
     fn succeeds(&self, pod: &Value) -> bool {
-        let answers = |image: &str| pods::all(&self.store).iter().any(|pod| is_ready(pod) && pods::container(pod, image).is_some());
+        let answers = |image: &str| {
+            pods::all(&self.store).iter().any(|pod| is_ready(pod) && pods::container(pod, image).is_some())
+        };
         match text(pod, "/metadata/name") {
             name if name.ends_with("-frontend-test-connection") => answers("tornjak-frontend"),
             name if name.ends_with("-tornjak-test-connection") => answers("tornjak-backend"),
@@ -140,7 +157,9 @@ fn is_of_job(pod: &Value) -> bool {
 /// succeeds, readiness probes whose delay is over are run at once: a server's pod with the chart's values is ready
 /// after 10 s, with Tornjak's startup probe (5 s, period 10 s).
 fn readiness(pod: &Value) -> Readiness {
-    let probes = |kind: &'static str| items(pod, "/spec/containers").filter_map(move |container| container.get(kind)).map(timing);
+    let probes = |kind: &'static str| {
+        items(pod, "/spec/containers").filter_map(move |container| container.get(kind)).map(timing)
+    };
     let started = probes("startupProbe").map(|probe| probe.first).max();
     let ready = probes("readinessProbe").map(|probe| match started {
         Some(started) if probe.delay <= started => started,

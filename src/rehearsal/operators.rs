@@ -18,7 +18,8 @@ pub(super) fn follow(store: &Store, change: &Change) {
 fn job_done(store: &Store, job: &Value) {
     let namespace = text(job, "/metadata/namespace");
     let Some(container) = job.pointer("/spec/template/spec/containers/0") else { return };
-    let args: Vec<&str> = items(container, "/args").chain(items(container, "/command")).filter_map(Value::as_str).collect();
+    let args: Vec<&str> =
+        items(container, "/args").chain(items(container, "/command")).filter_map(Value::as_str).collect();
     let after = |flag: &str| args.iter().find_map(|arg| arg.strip_prefix(flag));
     let image = text(container, "/image");
     if image.contains("projectcontour/contour") && args.contains(&"certgen") {
@@ -31,18 +32,25 @@ fn job_done(store: &Store, job: &Value) {
         && let ["patch", "validatingwebhookconfiguration", name, .., patch] = args.as_slice()
     {
         let patch: Value = serde_json::from_str(patch).unwrap_or_default();
-        store.update(&Key::new("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration", "", name), |object| {
-            for webhook in object["webhooks"].as_array_mut().into_iter().flatten() {
-                if let Some(over) = items(&patch, "/webhooks").find(|over| over["name"] == webhook["name"]) {
-                    webhook["failurePolicy"] = over["failurePolicy"].clone();
+        store.update(
+            &Key::new("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration", "", name),
+            |object| {
+                for webhook in object["webhooks"].as_array_mut().into_iter().flatten() {
+                    if let Some(over) = items(&patch, "/webhooks").find(|over| over["name"] == webhook["name"]) {
+                        webhook["failurePolicy"] = over["failurePolicy"].clone();
+                    }
                 }
-            }
-        });
+            },
+        );
     }
 }
 
 fn tls_secret(store: &Store, namespace: &str, name: &str, keys: &[&str]) {
-    let data: Value = keys.iter().map(|key| ((*key).to_owned(), Value::from(BASE64.encode("rehearsal")))).collect::<serde_json::Map<_, _>>().into();
+    let data: Value = keys
+        .iter()
+        .map(|key| ((*key).to_owned(), Value::from(BASE64.encode("rehearsal"))))
+        .collect::<serde_json::Map<_, _>>()
+        .into();
     store.upsert(json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": namespace}, "type": "Opaque", "data": data}));
 }
 
@@ -58,7 +66,9 @@ pub(super) fn pass(store: &Store) {
     }
     if available(store, "cert-manager-controller").is_some() {
         for kind in ["ClusterIssuer", "Issuer"] {
-            for issuer in store.list("cert-manager.io/v1", kind, None).iter().filter(|issuer| !condition(issuer, "Ready")) {
+            for issuer in
+                store.list("cert-manager.io/v1", kind, None).iter().filter(|issuer| !condition(issuer, "Ready"))
+            {
                 let now = store.timestamp();
                 store.update(&Key::of(issuer), |issuer| set_condition(issuer, "Ready", true, "IsReady", "", &now));
             }
@@ -69,7 +79,8 @@ pub(super) fn pass(store: &Store) {
 /// The Deployment that runs that image, if it is available.
 fn available(store: &Store, image: &str) -> Option<Value> {
     let deployments = store.list_shared("apps/v1", "Deployment", None);
-    let runs = |object: &Value| items(object, "/spec/template/spec/containers").any(|c| text(c, "/image").contains(image));
+    let runs =
+        |object: &Value| items(object, "/spec/template/spec/containers").any(|c| text(c, "/image").contains(image));
     deployments.iter().find(|object| runs(object) && condition(object, "Available")).map(|object| Value::clone(object))
 }
 
@@ -114,7 +125,9 @@ fn stateful_set(store: &Store, kind: &str, object: &Value) {
 
 /// The Service that uninstalling leaves behind, because helm does not know of it (testbed README).
 fn kubelet_service(store: &Store, operator: &Value) {
-    let args = items(operator, "/spec/template/spec/containers").flat_map(|container| items(container, "/args")).filter_map(Value::as_str);
+    let args = items(operator, "/spec/template/spec/containers")
+        .flat_map(|container| items(container, "/args"))
+        .filter_map(Value::as_str);
     for (namespace, name) in args.filter_map(|arg| arg.strip_prefix("--kubelet-service=")?.split_once('/')) {
         if store.get(&Key::new("v1", "Service", namespace, name)).is_none() {
             store.upsert(json!({

@@ -54,10 +54,14 @@ pub(super) fn save(state: &State) -> Result<(), Failure> {
     });
     let clusters = clusters.collect();
     let host = state.host();
-    let saved = Saved { schema: SCHEMA, now: state.clock.now(), servers: host.servers, images: host.images.clone(), clusters };
-    let json = serde_json::to_vec(&saved).map_err(|error| Failure::unexpected(format!("the world cannot be written: {error}")))?;
+    let saved =
+        Saved { schema: SCHEMA, now: state.clock.now(), servers: host.servers, images: host.images.clone(), clusters };
+    let json = serde_json::to_vec(&saved)
+        .map_err(|error| Failure::unexpected(format!("the world cannot be written: {error}")))?;
     let beside = path.with_extension("part");
-    std::fs::write(&beside, json).and_then(|()| std::fs::rename(&beside, path)).map_err(|error| io_failure("write", path, &error))
+    std::fs::write(&beside, json)
+        .and_then(|()| std::fs::rename(&beside, path))
+        .map_err(|error| io_failure("write", path, &error))
 }
 
 /// Takes up the world that is in its file, if there is one.

@@ -46,7 +46,9 @@ pub(super) fn name(object: &Value) -> &str {
 
 /// Where a pod keeps what outlives it: the uid of its first claim, else its own.
 pub(super) fn home(store: &Store, pod: &Value) -> String {
-    let claim = items(pod, "/spec/volumes").map(|volume| text(volume, "/persistentVolumeClaim/claimName")).find(|claim| !claim.is_empty());
+    let claim = items(pod, "/spec/volumes")
+        .map(|volume| text(volume, "/persistentVolumeClaim/claimName"))
+        .find(|claim| !claim.is_empty());
     let claim = claim.and_then(|claim| store.get(&Key::new("v1", "PersistentVolumeClaim", namespace(pod), claim)));
     uid(claim.as_ref().unwrap_or(pod)).to_owned()
 }

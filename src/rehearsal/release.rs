@@ -50,7 +50,11 @@ pub(super) struct ReleaseChart {
 
 impl From<&Chart> for ReleaseChart {
     fn from(chart: &Chart) -> Self {
-        ReleaseChart { name: chart.name.to_owned(), version: chart.version.to_owned(), app_version: chart.app_version.to_owned() }
+        ReleaseChart {
+            name: chart.name.to_owned(),
+            version: chart.version.to_owned(),
+            app_version: chart.app_version.to_owned(),
+        }
     }
 }
 
@@ -108,7 +112,11 @@ impl Release {
 /// Every revision in a namespace, oldest first.
 pub(super) fn all(store: &Store, namespace: &str) -> Vec<Release> {
     let secrets = store.list_shared("v1", "Secret", Some(namespace));
-    let mut releases: Vec<Release> = secrets.iter().filter(|s| text(s, "/type") == "helm.sh/release.v1").filter_map(|s| Release::decode(s)).collect();
+    let mut releases: Vec<Release> = secrets
+        .iter()
+        .filter(|s| text(s, "/type") == "helm.sh/release.v1")
+        .filter_map(|s| Release::decode(s))
+        .collect();
     releases.sort_by_key(|release| release.version);
     releases
 }

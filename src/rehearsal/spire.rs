@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use super::authority::{Authority, Subject};
 use super::faults::{Fault, Faults};
-use super::object::{condition, items, text, texts};
 use super::identity::uid_from;
+use super::object::{condition, items, text, texts};
 use super::store::{Key, Store};
 use super::{pods, workloads};
 
@@ -115,7 +115,11 @@ impl Settings {
             cluster: clusters.keys().next().cloned().unwrap_or_default(),
             database_host: (text(sql, "/database_type") == "postgres").then(|| host.unwrap_or_default().to_owned()),
             bundle: Key::new("v1", "ConfigMap", text(notifier, "/namespace"), text(notifier, "/config_map")),
-            subject: Subject { country: subject("country"), organization: subject("organization"), common_name: subject("common_name") },
+            subject: Subject {
+                country: subject("country"),
+                organization: subject("organization"),
+                common_name: subject("common_name"),
+            },
         })
     }
 }
@@ -158,13 +162,17 @@ impl Spire {
                 && pods::life(pod, text(container, "/name")).is_some()
             {
                 let password = pods::env(pass.store, pod, container, "POSTGRES_PASSWORD").unwrap_or_default();
-                self.databases.entry(pods::home(pass.store, pod)).or_insert_with(|| Database { password, ..Database::default() });
+                self.databases
+                    .entry(pods::home(pass.store, pod))
+                    .or_insert_with(|| Database { password, ..Database::default() });
             }
         }
         for pod in &all {
             self.server(pass, pod);
         }
-        let up = all.iter().find_map(|pod| self.is_server_up(pass.store, pass.faults, pod).then(|| Spire::connection(pass.store, pod)).flatten());
+        let up = all.iter().find_map(|pod| {
+            self.is_server_up(pass.store, pass.faults, pod).then(|| Spire::connection(pass.store, pod)).flatten()
+        });
         if let Some((settings, home)) = &up {
             self.entries(pass, settings, home, &all);
         }
@@ -199,7 +207,8 @@ impl Spire {
         let (service, namespace) = host.split_once('.').unwrap_or((host, pods::namespace(pod)));
         let namespace = namespace.split('.').next().unwrap_or(namespace);
         let service = store.get(&Key::new("v1", "Service", namespace, service))?;
-        let selected = |pod: &Value| texts(&service, "/spec/selector").all(|(key, value)| pod["metadata"]["labels"][key] == value);
+        let selected =
+            |pod: &Value| texts(&service, "/spec/selector").all(|(key, value)| pod["metadata"]["labels"][key] == value);
         let database = pods::all(store)
             .into_iter()
             .find(|pod| pods::namespace(pod) == namespace && selected(pod) && condition(pod, "Ready"))?;
@@ -217,7 +226,8 @@ impl Spire {
         let container = pods::container(pod, "spire-server")?;
         let password = pods::env(store, pod, container, "DBPW").unwrap_or_default();
         let refused = faults.any(|fault| *fault == Fault::LoginRefused)
-            || (settings.database_host.is_some() && self.databases.get(&home).is_none_or(|database| database.password != password));
+            || (settings.database_host.is_some()
+                && self.databases.get(&home).is_none_or(|database| database.password != password));
         refused.then(|| "datastore-sql: pq: password authentication failed for user \"spire\"".to_owned())
     }
 
@@ -231,12 +241,17 @@ impl Spire {
         let container = pods::container(pod, "spire-server")?;
         let life = pods::life(pod, text(container, "/name"))?;
         let since = self.since(&life, pass.now);
-        if self.started.contains(&life) || !pass.due(since + SERVER_BOOT) || self.server_trouble(pass.store, pass.faults, pod).is_some() {
+        if self.started.contains(&life)
+            || !pass.due(since + SERVER_BOOT)
+            || self.server_trouble(pass.store, pass.faults, pod).is_some()
+        {
             return None;
         }
         let (settings, home) = Spire::connection(pass.store, pod)?;
         let version = pods::tag(text(container, "/image")).to_owned();
-        let log = |line: String| pass.store.append_log(pods::namespace(pod), pods::name(pod), text(container, "/name"), &line);
+        let log = |line: String| {
+            pass.store.append_log(pods::namespace(pod), pods::name(pod), text(container, "/name"), &line);
+        };
         let authority = self.keys.entry(pods::home(pass.store, pod)).or_insert_with(|| Authority {
             seed: format!("{}/{}", pods::name(pod), pods::home(pass.store, pod)),
             issued: pass.now,
@@ -270,7 +285,10 @@ impl Spire {
         let ignored: Value = ignored.and_then(|yaml| serde_yaml::from_str(&yaml).ok()).unwrap_or_default();
         let ignored: Vec<&str> = items(&ignored, "/ignoreNamespaces").filter_map(Value::as_str).collect();
         let mut wanted = BTreeSet::new();
-        for pod in all.iter().filter(|pod| rules && !ignored.contains(&pods::namespace(pod)) && !text(pod, "/spec/nodeName").is_empty()) {
+        for pod in all
+            .iter()
+            .filter(|pod| rules && !ignored.contains(&pods::namespace(pod)) && !text(pod, "/spec/nodeName").is_empty())
+        {
             let uid = pods::uid(pod).to_owned();
             let seen = *self.since.entry(format!("{uid}/entry")).or_insert(pass.now);
             let node = pass.store.get(&Key::new("v1", "Node", "", text(pod, "/spec/nodeName")));
@@ -295,7 +313,10 @@ impl Spire {
         let container = agent_container(pod)?;
         let life = pods::life(pod, text(container, "/name"))?;
         let since = self.since(&life, pass.now);
-        if self.attested.contains(&life) || !pass.due(since + AGENT_BOOT) || pass.faults.any(|fault| *fault == Fault::AgentNeverReady) {
+        if self.attested.contains(&life)
+            || !pass.due(since + AGENT_BOOT)
+            || pass.faults.any(|fault| *fault == Fault::AgentNeverReady)
+        {
             return None;
         }
         let (settings, home) = up?;
@@ -310,7 +331,9 @@ impl Spire {
         self.databases.get_mut(home)?.agents.insert(pods::uid(&node).to_owned(), agent);
         for line in [
             "level=info msg=\"SVID is not found. Starting node attestation\" subsystem_name=attestor".to_owned(),
-            format!("level=info msg=\"Node attestation was successful\" reattestable=true spiffe_id=\"{id}\" subsystem_name=attestor"),
+            format!(
+                "level=info msg=\"Node attestation was successful\" reattestable=true spiffe_id=\"{id}\" subsystem_name=attestor"
+            ),
             "level=info msg=\"Starting Workload and SDS APIs\" network=unix subsystem_name=endpoints".to_owned(),
         ] {
             pass.store.append_log(pods::namespace(pod), pods::name(pod), text(container, "/name"), &line);

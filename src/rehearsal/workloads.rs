@@ -50,7 +50,8 @@ impl Spire {
             .into_iter()
             .any(|agent| agent["spec"]["nodeName"] == pod["spec"]["nodeName"] && self.is_agent_up(&agent));
         let watches = items(container, "/command").any(|word| word == "watch");
-        let place = Place { store: pass.store, pod, container: text(container, "/name"), watches, now: pass.now, since };
+        let place =
+            Place { store: pass.store, pod, container: text(container, "/name"), watches, now: pass.now, since };
         let workload = self.workloads.entry(life).or_default();
         if !agent {
             let state = if workload.held.is_some() { State::Lost } else { State::Unreachable };
@@ -105,7 +106,9 @@ struct Place<'a> {
 
 impl Place<'_> {
     fn log(&self, text: &str) {
-        text.lines().for_each(|line| self.store.append_log(pods::namespace(self.pod), pods::name(self.pod), self.container, line));
+        for line in text.lines() {
+            self.store.append_log(pods::namespace(self.pod), pods::name(self.pod), self.container, line);
+        }
     }
 
     fn line(&self, line: &Line) {
@@ -146,7 +149,14 @@ impl Workload {
     }
 
     /// An update of the Workload API: the SVID it holds if that is still good, else a new one, and the bundle.
-    fn receive(&mut self, place: &Place<'_>, id: &str, authority: &Authority, bundle: &[Authority], sequence: u64) -> Option<()> {
+    fn receive(
+        &mut self,
+        place: &Place<'_>,
+        id: &str,
+        authority: &Authority,
+        bundle: &[Authority],
+        sequence: u64,
+    ) -> Option<()> {
         let held = match self.held.take() {
             Some(held) if held.renew > place.now => Held { bundle: sequence, ..held },
             _ => {

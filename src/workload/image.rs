@@ -26,6 +26,8 @@ const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+/// Ends the name of an archive that is being written.
+const PARTIAL: &str = ".partial";
 /// The user that the image runs as.
 const USER: u32 = 1000;
 
@@ -38,6 +40,9 @@ pub struct ImageArchive {
     pub name: String,
     /// The image's id on a node (digest of its configuration), `sha256:…`.
     pub id: String,
+    /// Digest of its manifest, `sha256:…`. After `kind load image-archive` a node lists the image (`status.images`)
+    /// with this name among others: `docker.io/library/import-DATE@sha256:…`.
+    pub manifest: String,
     /// Digest of its only layer, `sha256:…`: the same as [`identity`] of what it was built from.
     pub layer: String,
     /// The machine it runs on.
@@ -107,7 +112,7 @@ pub fn build_archive(executable: &Path, image: &str, to: &Path) -> Result<ImageA
     }));
     let small = small_files(&name, architecture, &manifest, config, &digest);
 
-    let mut out = tempfile::NamedTempFile::new_in(directory).map_err(|error| unwritten(&error))?;
+    let mut out = partial(directory, to).map_err(|error| unwritten(&error))?;
     let mut tar = tar::Builder::new(io::BufWriter::new(&mut out));
     let mut wrote = write_directory(&mut tar, "blobs").and_then(|()| write_directory(&mut tar, "blobs/sha256"));
     let layer_path = blob(&digest);
@@ -125,7 +130,26 @@ pub fn build_archive(executable: &Path, image: &str, to: &Path) -> Result<ImageA
         .and_then(|()| out.as_file().sync_all())
         .map_err(|error| unwritten(&error))?;
     out.persist(to).map_err(|error| unwritten(&error.error))?;
-    Ok(ImageArchive { path: to.to_owned(), name, id: config_digest, layer: digest, architecture })
+    Ok(ImageArchive {
+        path: to.to_owned(),
+        name,
+        id: config_digest,
+        manifest: digest_of(&manifest),
+        layer: digest,
+        architecture,
+    })
+}
+
+/// A new file beside `to`, once those are gone that an interrupted build left.
+fn partial(directory: &Path, to: &Path) -> io::Result<tempfile::NamedTempFile> {
+    let prefix = format!(".{}.", to.file_name().unwrap_or_default().to_string_lossy());
+    for entry in std::fs::read_dir(directory)?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with(&prefix) && name.ends_with(PARTIAL) {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    tempfile::Builder::new().prefix(&prefix).suffix(PARTIAL).tempfile_in(directory)
 }
 
 /// Everything in the archive but the layer, by path.
@@ -215,12 +239,12 @@ pub fn read_archive(path: &Path) -> Result<ImageArchive, Failure> {
         let index = json("index.json")?;
         let manifest = &index["manifests"][0];
         let name = manifest["annotations"]["io.containerd.image.name"].as_str()?.to_owned();
-        let manifest = json(&blob(manifest["digest"].as_str()?))?;
-        let id = manifest["config"]["digest"].as_str()?.to_owned();
+        let manifest = manifest["digest"].as_str()?.to_owned();
+        let id = json(&blob(&manifest))?["config"]["digest"].as_str()?.to_owned();
         let config = json(&blob(&id))?;
         let architecture = Architecture::named(config["architecture"].as_str()?)?;
         let layer = config["rootfs"]["diff_ids"][0].as_str()?.to_owned();
-        Some(ImageArchive { path: path.to_owned(), name, id, layer, architecture })
+        Some(ImageArchive { path: path.to_owned(), name, id, manifest, layer, architecture })
     })();
     found.ok_or_else(|| {
         Failure::prerequisite(format!("`{}` is not an image archive of `coastal build-load-image`", path.display()))
@@ -324,6 +348,8 @@ mod tests {
     fn the_archive_is_a_whole_oci_layout_and_the_same_each_time() {
         let dir = tempfile::tempdir().expect("a directory");
         let to = dir.path().join("images/workload.tar");
+        fs::create_dir(to.parent().expect("a parent")).expect("made");
+        fs::write(to.with_file_name(".workload.tar.x1.partial"), "left by a build that was killed").expect("written");
         let built = build_archive(&this_program(), "coastal-workload:1", &to).expect("built");
         assert_eq!(built.name, "docker.io/library/coastal-workload:1");
         assert_eq!(read_archive(&to), Ok(built.clone()));
@@ -348,6 +374,7 @@ mod tests {
         let annotations = &index["manifests"][0]["annotations"];
         assert_eq!(annotations["io.containerd.image.name"], "docker.io/library/coastal-workload:1");
         assert_eq!(annotations["org.opencontainers.image.ref.name"], "1");
+        assert_eq!(index["manifests"][0]["digest"], built.manifest);
         assert_eq!(json("manifest.json")[0]["RepoTags"][0], "coastal-workload:1");
         let config = json(&blob(&built.id));
         assert_eq!(config["config"]["Entrypoint"], json!(["/coastal", "workload"]));

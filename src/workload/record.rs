@@ -177,7 +177,7 @@ mod tests {
         text.parse().expect("a time stamp")
     }
 
-    pub(crate) fn update() -> Update {
+    fn update() -> Update {
         Update {
             schema: SCHEMA,
             sequence: 3,

@@ -1,6 +1,6 @@
 //! Reads what `spire-agent api watch` prints: the workload's stand-in where `coastal` itself cannot run in a pod.
 //!
-//! The text (SPIRE 1.7.2, `cmd/spire-agent/cli/api/printer.go`; the same up to 1.15):
+//! The text (`cmd/spire-agent/cli/api/printer.go`, the same file from SPIRE 1.7.2 to 1.15.3):
 //! ```text
 //! Received 1 svid after 6.6s
 //!
