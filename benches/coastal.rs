@@ -32,7 +32,8 @@ fn plan_up(bencher: Bencher) {
 
 #[divan::bench]
 fn parse_lab(bencher: Bencher) {
-    bencher.bench(|| config::load::parse("lab.toml", divan::black_box(config::DEFAULT), None, Path::new("/").to_owned()));
+    bencher
+        .bench(|| config::load::parse("lab.toml", divan::black_box(config::DEFAULT), None, Path::new("/").to_owned()));
 }
 
 struct WallClock;

@@ -123,11 +123,10 @@ fn every_alias_is_in_the_table() {
 
 #[test]
 fn the_exit_codes_are_the_programs() {
-    let written: Vec<(u8, String)> = table("Exit codes")
-        .iter()
-        .map(|row| (row[0].parse().expect("a number"), row[1].to_owned()))
-        .collect();
-    let real: Vec<(u8, String)> = ExitCode::TABLE.iter().map(|(code, words)| (*code as u8, (*words).to_owned())).collect();
+    let written: Vec<(u8, String)> =
+        table("Exit codes").iter().map(|row| (row[0].parse().expect("a number"), row[1].to_owned())).collect();
+    let real: Vec<(u8, String)> =
+        ExitCode::TABLE.iter().map(|(code, words)| (*code as u8, (*words).to_owned())).collect();
     assert_eq!(written, real);
     for (code, words) in real {
         assert!(help().contains(&format!("{code:>3}  {words}")), "--help lacks exit code {code}");
