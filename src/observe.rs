@@ -55,7 +55,9 @@ pub async fn plan(session: &Arc<Session>, goal: Goal, cancel: &CancellationToken
             }
             match steps::body(step.id).check(&cx).await {
                 Ok(finding) => Ok((step.id, finding)),
-                Err(failure) if matches!(failure.kind, Kind::Refused | Kind::Config | Kind::Interrupted) => Err(failure),
+                Err(failure) if matches!(failure.kind, Kind::Refused | Kind::Config | Kind::Interrupted) => {
+                    Err(failure)
+                }
                 Err(failure) => Ok((step.id, Finding::Missing(failure.message))),
             }
         }

@@ -49,7 +49,10 @@ pub async fn adopt(global: &Global, ui: &Ui, line: &str, outside: &Outside) -> R
     let candidate = steps::adopt::look(&cx).await?;
     if !candidate.is_ours() {
         ui.note(&candidate.describe());
-        ui.confirm("make this cluster the lab's? `down` and `cluster-down` will then delete it", global.yes || outside.harmless)?;
+        ui.confirm(
+            "make this cluster the lab's? `down` and `cluster-down` will then delete it",
+            global.yes || outside.harmless,
+        )?;
         if !global.dry_run {
             let _lock = lock(outside, line)?;
             candidate.mark(&cx).await?;

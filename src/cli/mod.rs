@@ -201,7 +201,9 @@ async fn dispatch(cli: &Cli, ui: &Ui, line: &str) -> Result<ExitCode, Failure> {
         Command::Rehearse(args) => rehearse::run(args, &cli.global, ui, line).await,
         Command::Init(args) => init::run(args, ui),
         Command::Workload(args) => workload::run(args).await,
-        command if cli.global.rehearse => rehearse::command(command, &cli.global, ui, line, &rehearse::RehearseArgs::default()).await,
+        command if cli.global.rehearse => {
+            rehearse::command(command, &cli.global, ui, line, &rehearse::RehearseArgs::default()).await
+        }
         command => {
             let outside = Outside::real(&cli.global)?;
             on(command, &cli.global, ui, line, &outside).await

@@ -101,11 +101,9 @@ async fn story(args: &RehearseArgs, global: &Global, ui: &Ui) -> Result<ExitCode
     ui.note(BANNER);
     let stage = Stage::set(args, global)?;
     stage.inject(&args.faults)?;
-    for (command, line) in [
-        (Command::Up, "up"),
-        (Command::Status, "status"),
-        (Command::Down { keep_cluster: false }, "down"),
-    ] {
+    for (command, line) in
+        [(Command::Up, "up"), (Command::Status, "status"), (Command::Down { keep_cluster: false }, "down")]
+    {
         ui.note(&format!("\n$ coastal {line}"));
         let code = on(&command, global, ui, line, &stage.outside).await?;
         if code != ExitCode::Ok {
@@ -155,7 +153,8 @@ impl Stage {
     fn set(args: &RehearseArgs, global: &Global) -> Result<Self, Failure> {
         let lab = outside::lab(global)?;
         let is_new = args.world.as_ref().is_none_or(|file| !file.exists());
-        let rehearsal = Rehearsal::new(Options { faults: Vec::new(), world_file: args.world.clone(), ..Options::default() })?;
+        let rehearsal =
+            Rehearsal::new(Options { faults: Vec::new(), world_file: args.world.clone(), ..Options::default() })?;
         let (directory, state) = if let Some(file) = &args.world {
             // Absolute: `env` prints paths below it, for shells that stand elsewhere.
             let state = std::path::absolute(beside(file)).map_err(|error| io_failure("find", file, &error))?;

@@ -54,7 +54,11 @@ impl Lab {
     /// Name and URL of every chart repository that the lab uses, without repetition.
     #[must_use]
     pub fn chart_repositories(&self) -> Vec<(String, String)> {
-        let charts = [self.monitoring.as_ref().map(|monitoring| &monitoring.chart), Some(&self.spire.chart), self.spire.crds_chart.as_ref()];
+        let charts = [
+            self.monitoring.as_ref().map(|monitoring| &monitoring.chart),
+            Some(&self.spire.chart),
+            self.spire.crds_chart.as_ref(),
+        ];
         let mut repositories = Vec::new();
         for chart in charts.into_iter().flatten() {
             if let ChartRef::Repo { repo_name, url, .. } = chart {

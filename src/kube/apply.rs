@@ -116,7 +116,11 @@ impl Cluster {
                 .and_then(|crd| crd.status.as_ref())
                 .and_then(|status| status.conditions.as_ref())
                 .is_some_and(|all| all.iter().any(|c| c.type_ == "Established" && c.status == "True"));
-            if established { Judgement::Good(()) } else { Judgement::Waiting(format!("CRD {name}: not established yet")) }
+            if established {
+                Judgement::Good(())
+            } else {
+                Judgement::Waiting(format!("CRD {name}: not established yet"))
+            }
         })
         .await
     }

@@ -17,8 +17,7 @@ impl Connector for RealConnector {
         };
         let parsed = Kubeconfig::from_yaml(kubeconfig).map_err(|error| unusable(&error))?;
         let options = KubeConfigOptions { context: Some(context.to_owned()), ..KubeConfigOptions::default() };
-        let mut config =
-            Config::from_custom_kubeconfig(parsed, &options).await.map_err(|error| unusable(&error))?;
+        let mut config = Config::from_custom_kubeconfig(parsed, &options).await.map_err(|error| unusable(&error))?;
         config.connect_timeout = Some(std::time::Duration::from_secs(5));
         kube::Client::try_from(config).map_err(|error| unusable(&error))
     }

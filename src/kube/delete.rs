@@ -48,7 +48,8 @@ impl Cluster {
         let Ok(gvk) = kube::core::GroupVersionKind::try_from(&types) else { return Ok(None) };
         let Some(api) = self.dynamic(&gvk, object.metadata.namespace.as_deref()).await? else { return Ok(None) };
         let what = name_of(object);
-        let live = api.get_opt(&object.name_any()).await.map_err(|e| api_failure(&format!("could not read {what}"), &e))?;
+        let live =
+            api.get_opt(&object.name_any()).await.map_err(|e| api_failure(&format!("could not read {what}"), &e))?;
         Ok(live.filter(|live| live.labels().get(Lab::LABEL) == Some(&lab.name)).map(|_| what))
     }
 
@@ -63,7 +64,8 @@ impl Cluster {
         // A kind that the server does not know has no objects.
         let Some(api) = self.dynamic(&gvk, object.metadata.namespace.as_deref()).await? else { return Ok(()) };
         let what = name_of(object);
-        let live = api.get_opt(&object.name_any()).await.map_err(|e| api_failure(&format!("could not read {what}"), &e))?;
+        let live =
+            api.get_opt(&object.name_any()).await.map_err(|e| api_failure(&format!("could not read {what}"), &e))?;
         match live {
             Some(live) if ours(&live) => self.delete_named(api, &object.name_any(), &what, patience).await,
             _ => Ok(()),
@@ -74,7 +76,13 @@ impl Cluster {
     ///
     /// # Errors
     /// Refused, or not gone in time.
-    pub async fn delete_named<K>(&self, api: Api<K>, name: &str, what: &str, patience: &Patience<'_>) -> Result<(), Failure>
+    pub async fn delete_named<K>(
+        &self,
+        api: Api<K>,
+        name: &str,
+        what: &str,
+        patience: &Patience<'_>,
+    ) -> Result<(), Failure>
     where
         K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     {

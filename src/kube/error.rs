@@ -16,7 +16,9 @@ pub fn api_failure(what: &str, error: &kube::Error) -> Failure {
             }
         }
         other => Failure::new(Kind::Tool, format!("{what}: the API server does not answer ({})", root_cause(other)))
-            .next("is the cluster running? `docker ps` shows the nodes of a kind cluster, `coastal status` what is there"),
+            .next(
+                "is the cluster running? `docker ps` shows the nodes of a kind cluster, `coastal status` what is there",
+            ),
     }
 }
 

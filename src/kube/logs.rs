@@ -16,7 +16,10 @@ impl Cluster {
     ///
     /// # Errors
     /// There is no such pod, or its log cannot be read.
-    #[expect(clippy::too_many_arguments, reason = "where, how much, and to whom; a struct for one caller would not help")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "where, how much, and to whom; a struct for one caller would not help"
+    )]
     pub async fn logs(
         &self,
         namespace: &str,
@@ -46,7 +49,9 @@ impl Cluster {
             .map(|pod| {
                 let (name, api, params) = (pod.name_any(), &api, &params);
                 async move {
-                    let unread = |error: &dyn std::fmt::Display| Failure::tool(format!("could not read the log of {name}: {error}"));
+                    let unread = |error: &dyn std::fmt::Display| {
+                        Failure::tool(format!("could not read the log of {name}: {error}"))
+                    };
                     let stream = api.log_stream(&name, params).await.map_err(|error| match &error {
                         kube::Error::Api(status) => unread(&status.message),
                         other => unread(other),

@@ -15,28 +15,31 @@ const MANIFEST_HINT: &str =
 /// Not YAML, or a document that is not a Kubernetes object; the sentence says which.
 pub fn parse(name: &str, text: &str) -> Result<Vec<DynamicObject>, Failure> {
     let wrong = |number: usize, problem: &dyn std::fmt::Display| {
-        Failure::new(Kind::Prerequisite, format!("{name}, document {number}: {problem}"))
-            .next(MANIFEST_HINT)
+        Failure::new(Kind::Prerequisite, format!("{name}, document {number}: {problem}")).next(MANIFEST_HINT)
     };
     // Read as Kubernetes' own tools read it: `0644` is octal, `yes` is a word, a key given twice is a mistake.
     let options = serde_saphyr::options! { strict_booleans: true, legacy_octal_numbers: true };
-    let documents: Vec<Value> = serde_saphyr::from_multiple_with_options(text, options)
-        .map_err(|error| Failure::new(Kind::Prerequisite, format!("{name} is not YAML: {error}")).next(MANIFEST_HINT))?;
+    let documents: Vec<Value> = serde_saphyr::from_multiple_with_options(text, options).map_err(|error| {
+        Failure::new(Kind::Prerequisite, format!("{name} is not YAML: {error}")).next(MANIFEST_HINT)
+    })?;
     let mut objects = Vec::new();
     for (index, value) in documents.into_iter().enumerate() {
         let number = index + 1;
         let items = match value {
             Value::Null => continue,
-            Value::Object(mut map) if map.get("kind").and_then(Value::as_str) == Some("List") => match map.remove("items") {
-                Some(Value::Array(items)) => items,
-                _ => return Err(wrong(number, &"a List without items")),
-            },
+            Value::Object(mut map) if map.get("kind").and_then(Value::as_str) == Some("List") => {
+                match map.remove("items") {
+                    Some(Value::Array(items)) => items,
+                    _ => return Err(wrong(number, &"a List without items")),
+                }
+            }
             other => vec![other],
         };
         for item in items {
             let object: DynamicObject = serde_json::from_value(item).map_err(|error| wrong(number, &error))?;
-            let complete = object.types.as_ref().is_some_and(|types| !types.kind.is_empty() && !types.api_version.is_empty())
-                && object.metadata.name.is_some();
+            let complete =
+                object.types.as_ref().is_some_and(|types| !types.kind.is_empty() && !types.api_version.is_empty())
+                    && object.metadata.name.is_some();
             if !complete {
                 return Err(wrong(number, &"not a Kubernetes object (apiVersion, kind and metadata.name are needed)"));
             }

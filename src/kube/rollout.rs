@@ -5,8 +5,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::ResourceExt;
 
 use crate::error::{Failure, Kind};
-use crate::kube::wait::{Judgement, Patience};
 use crate::kube::Cluster;
+use crate::kube::wait::{Judgement, Patience};
 
 /// A kind of object whose pods are rolled out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,13 +35,16 @@ impl Cluster {
         let waiting = async {
             match what {
                 Rollout::Deployment => {
-                    self.wait_one(self.namespaced(namespace), name, patience, |o| judge(deployment_state(name, o))).await
+                    self.wait_one(self.namespaced(namespace), name, patience, |o| judge(deployment_state(name, o)))
+                        .await
                 }
                 Rollout::StatefulSet => {
-                    self.wait_one(self.namespaced(namespace), name, patience, |o| judge(stateful_set_state(name, o))).await
+                    self.wait_one(self.namespaced(namespace), name, patience, |o| judge(stateful_set_state(name, o)))
+                        .await
                 }
                 Rollout::DaemonSet => {
-                    self.wait_one(self.namespaced(namespace), name, patience, |o| judge(daemon_set_state(name, o))).await
+                    self.wait_one(self.namespaced(namespace), name, patience, |o| judge(daemon_set_state(name, o)))
+                        .await
                 }
             }
         };
@@ -102,11 +105,8 @@ fn deployment_state(name: &str, object: Option<&Deployment>) -> Result<String, S
     let object = object.ok_or_else(|| format!("{name}: not there yet"))?;
     let want = object.spec.replicas.unwrap_or(1);
     let status = object.status.clone().unwrap_or_default();
-    let (updated, available, all) = (
-        status.updated_replicas.unwrap_or(0),
-        status.available_replicas.unwrap_or(0),
-        status.replicas.unwrap_or(0),
-    );
+    let (updated, available, all) =
+        (status.updated_replicas.unwrap_or(0), status.available_replicas.unwrap_or(0), status.replicas.unwrap_or(0));
     if status.observed_generation < object.meta_generation() {
         return Err(format!("{name}: its controller has not seen the change yet"));
     }

@@ -95,9 +95,13 @@ impl Goal {
             Goal::Down | Goal::ClusterDown if lab.is_kind() => {
                 Some(format!("delete cluster `{context}` and everything in it?"))
             }
-            Goal::Down | Goal::DownKeepCluster => Some(format!("remove the lab from cluster `{context}`, its data and CA keys too?")),
+            Goal::Down | Goal::DownKeepCluster => {
+                Some(format!("remove the lab from cluster `{context}`, its data and CA keys too?"))
+            }
             Goal::SpireUninstall => Some(format!("uninstall SPIRE from `{context}`? the servers' CA keys go with it")),
-            Goal::TearDown => Some(format!("remove the workload and the database from `{context}`? the data goes with it")),
+            Goal::TearDown => {
+                Some(format!("remove the workload and the database from `{context}`? the data goes with it"))
+            }
             _ => None,
         }
     }
@@ -307,9 +311,13 @@ pub fn command_for(step: StepId) -> &'static str {
     match step {
         S::Tools => "coastal check",
         S::Repos => "coastal add-repos",
-        S::FetchCertManager | S::FetchContour | S::Cluster | S::LoadImages | S::CertManager | S::ClusterIssuer | S::Contour => {
-            "coastal cluster-up"
-        }
+        S::FetchCertManager
+        | S::FetchContour
+        | S::Cluster
+        | S::LoadImages
+        | S::CertManager
+        | S::ClusterIssuer
+        | S::Contour => "coastal cluster-up",
         S::FetchPrometheus | S::Prometheus => "coastal prometheus-install",
         S::FetchSpire | S::Spire | S::SpireServers | S::SpireAgents | S::Tornjak => "coastal spire-install",
         S::BuildWorkloadImage | S::LoadWorkloadImage => "coastal build-load-image",
@@ -334,9 +342,14 @@ fn timeout(step: StepId, lab: &Lab) -> u64 {
         S::BuildWorkloadImage | S::LoadWorkloadImage => timeouts.image,
         S::LoadImages => timeouts.image * u32::try_from(lab.images.archives.len().max(1)).unwrap_or(u32::MAX),
         S::Cluster => timeouts.cluster,
-        S::CertManager | S::Contour | S::Prometheus | S::Database | S::Spire | S::SpireAgents | S::Tornjak | S::ChartTests => {
-            timeouts.rollout
-        }
+        S::CertManager
+        | S::Contour
+        | S::Prometheus
+        | S::Database
+        | S::Spire
+        | S::SpireAgents
+        | S::Tornjak
+        | S::ChartTests => timeouts.rollout,
         // One after the other.
         S::SpireServers => timeouts.rollout * lab.spire.servers.max(1),
         S::Workload | S::IdentityTest => timeouts.rollout + timeouts.identity,

@@ -185,9 +185,9 @@ impl Plan {
 
     /// The goals that were seen not to be so.
     pub fn pending(&self) -> impl Iterator<Item = &Step> {
-        self.steps.iter().filter(|step| {
-            step.role == Role::Goal && !step.finding.as_ref().is_some_and(Finding::is_satisfied)
-        })
+        self.steps
+            .iter()
+            .filter(|step| step.role == Role::Goal && !step.finding.as_ref().is_some_and(Finding::is_satisfied))
     }
 
     /// The step of that id.

@@ -45,8 +45,11 @@ impl Body for CertManager {
             match webhook_answers(cx, &cluster).await {
                 Ok(()) => return Ok(format!("{proof}; the webhook answers")),
                 Err(failure) if cx.remaining() < Duration::from_secs(2) => {
-                    return Err(Failure::timeout(format!("cert-manager's webhook does not answer: {}", failure.message))
-                        .next("`kubectl -n cert-manager logs deployment/cert-manager-webhook` may say why"));
+                    return Err(Failure::timeout(format!(
+                        "cert-manager's webhook does not answer: {}",
+                        failure.message
+                    ))
+                    .next("`kubectl -n cert-manager logs deployment/cert-manager-webhook` may say why"));
                 }
                 Err(failure) => {
                     cx.progress(format!("waiting for the webhook to answer: {}", failure.message));
@@ -93,8 +96,12 @@ impl Body for ClusterIssuer {
                         .and_then(|all| all.iter().find(|condition| condition["type"] == "Ready"));
                     match ready {
                         Some(condition) if condition["status"] == "True" => Judgement::Good(()),
-                        Some(condition) => Judgement::Waiting(format!("ClusterIssuer {name}: {}", condition["message"])),
-                        None => Judgement::Waiting(format!("ClusterIssuer {name}: cert-manager has not looked at it yet")),
+                        Some(condition) => {
+                            Judgement::Waiting(format!("ClusterIssuer {name}: {}", condition["message"]))
+                        }
+                        None => {
+                            Judgement::Waiting(format!("ClusterIssuer {name}: cert-manager has not looked at it yet"))
+                        }
                     }
                 })
                 .await?;
@@ -223,9 +230,10 @@ async fn apply_manifest(cx: &StepContext, which: Which) -> Result<(), Failure> {
 async fn rolled_out(cx: &StepContext, cluster: &Cluster, which: Which) -> Result<String, Failure> {
     let rollouts = rollouts(&objects(cx, which)?);
     let patience = cx.patience();
-    let proofs =
-        try_join_all(rollouts.iter().map(|(what, namespace, name)| cluster.rolled_out(*what, namespace, name, &patience)))
-            .await?;
+    let proofs = try_join_all(
+        rollouts.iter().map(|(what, namespace, name)| cluster.rolled_out(*what, namespace, name, &patience)),
+    )
+    .await?;
     Ok(proofs.join(", "))
 }
 
@@ -268,4 +276,3 @@ pub fn found_by(difference: Option<Difference>, satisfied: impl FnOnce() -> Stri
         Some(Difference::Changed(what)) => Finding::Differs(what),
     }
 }
-

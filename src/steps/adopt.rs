@@ -32,7 +32,9 @@ pub async fn look(cx: &StepContext) -> Result<Candidate, Failure> {
             .next("with `provider = \"existing\"` the cluster is used as it is, and never deleted"));
     };
     if !kind::parse_clusters(&cx.run(&kind::get_clusters()).await?).contains(name) {
-        return Err(Failure::prerequisite(format!("there is no kind cluster `{name}` to adopt")).next("`coastal cluster-up`"));
+        return Err(
+            Failure::prerequisite(format!("there is no kind cluster `{name}` to adopt")).next("`coastal cluster-up`")
+        );
     }
     let kubeconfig = cx.run(&kind::get_kubeconfig(name)).await?.stdout;
     let context = cx.session.lab.cluster.context();

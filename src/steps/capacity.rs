@@ -28,7 +28,10 @@ pub fn fits(workload: &WorkloadSpec, nodes: &[Node], pods: &[Pod]) -> Result<(),
         let cpu = allocatable.get("cpu").map_or(0, |Quantity(text)| milli(text));
         let memory = allocatable.get("memory").map_or(0, |Quantity(text)| bytes(text));
         let used = requested(pods.iter().filter(|pod| on(pod, node) && !is_of(pod, workload)));
-        rooms.insert(node.name_any(), (Room { cpu, memory }, Room { cpu: cpu - used.cpu, memory: memory - used.memory }));
+        rooms.insert(
+            node.name_any(),
+            (Room { cpu, memory }, Room { cpu: cpu - used.cpu, memory: memory - used.memory }),
+        );
     }
     let fitting: i128 = rooms.values().map(|(_, free)| share(*free, each)).sum();
     let wanted = i128::from(workload.replicas);
@@ -64,7 +67,8 @@ fn share(free: Room, each: Room) -> i128 {
 
 fn takes_pods(node: &Node) -> bool {
     let spec = node.spec.clone().unwrap_or_default();
-    let repelled = spec.taints.unwrap_or_default().iter().any(|taint| taint.effect == "NoSchedule" || taint.effect == "NoExecute");
+    let repelled =
+        spec.taints.unwrap_or_default().iter().any(|taint| taint.effect == "NoSchedule" || taint.effect == "NoExecute");
     !repelled && spec.unschedulable != Some(true)
 }
 
@@ -119,16 +123,22 @@ mod tests {
     use super::*;
 
     fn node(name: &str, cpu: &str, taint: bool) -> Node {
-        let taints = if taint { json!([{"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}]) } else { json!([]) };
+        let taints = if taint {
+            json!([{"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}])
+        } else {
+            json!([])
+        };
         serde_json::from_value(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name},
-            "spec": {"taints": taints}, "status": {"allocatable": {"cpu": cpu, "memory": "8Gi"}}})).unwrap()
+            "spec": {"taints": taints}, "status": {"allocatable": {"cpu": cpu, "memory": "8Gi"}}}))
+        .unwrap()
     }
 
     fn pod(app: &str, cpu: &str, phase: &str) -> Pod {
         serde_json::from_value(json!({"apiVersion": "v1", "kind": "Pod",
             "metadata": {"name": app, "namespace": "default", "labels": {"app": app}},
             "spec": {"nodeName": "worker", "containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]},
-            "status": {"phase": phase}})).unwrap()
+            "status": {"phase": phase}}))
+        .unwrap()
     }
 
     fn workload(cpu: &str) -> WorkloadSpec {
@@ -146,7 +156,10 @@ mod tests {
     fn the_seed_does_not_fit_two_cores() {
         let nodes = [node("control-plane", "2", true), node("worker", "2", false)];
         let failure = fits(&workload("0.5"), &nodes, &[]).unwrap_err();
-        assert_eq!(failure.message, "5 workload pods that request 0.5 CPU and 32Mi memory each do not fit: there is room for 4");
+        assert_eq!(
+            failure.message,
+            "5 workload pods that request 0.5 CPU and 32Mi memory each do not fit: there is room for 4"
+        );
         assert!(failure.next[0].contains("at most `400m`"), "{:?}", failure.next);
     }
 

@@ -23,7 +23,9 @@ impl Body for Up {
         let context = cx.session.lab.cluster.context();
         Ok(match reach::presence(cx).await? {
             Presence::Absent => Finding::Missing(format!("there is no cluster `{context}`")),
-            Presence::Unfinished => Finding::Differs(format!("cluster `{context}` is half-made, from an interrupted run")),
+            Presence::Unfinished => {
+                Finding::Differs(format!("cluster `{context}` is half-made, from an interrupted run"))
+            }
             Presence::Ours(cluster) => {
                 let _ = cx.session.cluster.set(cluster);
                 Finding::Satisfied(format!("cluster `{context}` answers and is the lab's"))
@@ -57,10 +59,15 @@ impl Body for Up {
         let cluster = reach::cluster(cx).await?;
         let nodes = cluster
             .wait_all(cluster.all::<Node>(), watcher::Config::default(), &cx.patience(), |nodes| {
-                if nodes.is_empty() { Judgement::Waiting("no node is registered yet".into()) } else { Judgement::Good(nodes.clone()) }
+                if nodes.is_empty() {
+                    Judgement::Waiting("no node is registered yet".into())
+                } else {
+                    Judgement::Good(nodes.clone())
+                }
             })
             .await?;
-        let version = nodes.values().find_map(|node| Some(node.status.as_ref()?.node_info.as_ref()?.kubelet_version.clone()));
+        let version =
+            nodes.values().find_map(|node| Some(node.status.as_ref()?.node_info.as_ref()?.kubelet_version.clone()));
         let names: Vec<String> = nodes.values().map(ResourceExt::name_any).collect();
         Ok(format!("Kubernetes {}: {}", version.unwrap_or_default(), names.join(", ")))
     }

@@ -52,14 +52,18 @@ impl Component {
         let spire = &lab.spire;
         let monitoring = lab.monitoring.as_ref().map_or("default", |monitoring| &monitoring.namespace);
         let (namespace, selector, container): (&str, String, _) = match self {
-            Component::Server => (&spire.server_namespace, names::SERVER_SELECTOR.into(), Some(names::SERVER_CONTAINER)),
+            Component::Server => {
+                (&spire.server_namespace, names::SERVER_SELECTOR.into(), Some(names::SERVER_CONTAINER))
+            }
             Component::ControllerManager => {
                 (&spire.server_namespace, names::SERVER_SELECTOR.into(), Some("spire-controller-manager"))
             }
             Component::Tornjak => (&spire.server_namespace, names::SERVER_SELECTOR.into(), Some("tornjak")),
-            Component::TornjakFrontend => {
-                (&spire.server_namespace, "app.kubernetes.io/name=tornjak-frontend,app.kubernetes.io/component!=test".into(), None)
-            }
+            Component::TornjakFrontend => (
+                &spire.server_namespace,
+                "app.kubernetes.io/name=tornjak-frontend,app.kubernetes.io/component!=test".into(),
+                None,
+            ),
             Component::Agent => (&spire.system_namespace, names::AGENT_SELECTOR.into(), Some(names::AGENT_CONTAINER)),
             Component::CsiDriver => {
                 (&spire.system_namespace, "app.kubernetes.io/name=spiffe-csi-driver".into(), Some("spiffe-csi-driver"))

@@ -47,11 +47,13 @@ impl Body for Repos {
         // One after the other: helm locks its repository file.
         for (name, url) in cx.session.lab.chart_repositories() {
             let command = reach::helm(cx).repo_add(&name, &url).timeout(cx.session.lab.timeouts.download);
-            retrying(cx, || async { cx.run(&command).await.map(|_| ()).map_err(Failure::from) }).await.map_err(|failure| {
-                failure
-                    .context(format!("could not add the helm repository {name}"))
-                    .next(format!("is {url} reachable? a chart can also be a local file: `chart = {{ path = \"…\" }}` in lab.toml"))
-            })?;
+            retrying(cx, || async { cx.run(&command).await.map(|_| ()).map_err(Failure::from) }).await.map_err(
+                |failure| {
+                    failure.context(format!("could not add the helm repository {name}")).next(format!(
+                        "is {url} reachable? a chart can also be a local file: `chart = {{ path = \"…\" }}` in lab.toml"
+                    ))
+                },
+            )?;
         }
         Ok(())
     }
@@ -183,11 +185,13 @@ impl Body for Chart {
             }
             let limit = cx.session.lab.timeouts.download;
             let command = reach::helm(cx).pull(&format!("{repo_name}/{chart}"), version, &downloads, limit);
-            retrying(cx, || async { cx.run(&command).await.map(|_| ()).map_err(Failure::from) }).await.map_err(|failure| {
-                failure
-                    .context(format!("could not fetch chart {chart} {version}"))
-                    .next(format!("does {url} have it? `coastal env` lets you look: `helm search repo {chart} --versions`"))
-            })?;
+            retrying(cx, || async { cx.run(&command).await.map(|_| ()).map_err(Failure::from) }).await.map_err(
+                |failure| {
+                    failure.context(format!("could not fetch chart {chart} {version}")).next(format!(
+                        "does {url} have it? `coastal env` lets you look: `helm search repo {chart} --versions`"
+                    ))
+                },
+            )?;
         }
         Ok(())
     }
@@ -238,7 +242,8 @@ pub fn read_chart(path: &Path) -> Result<ChartMeta, Failure> {
     let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(file));
     for entry in archive.entries().map_err(|error| wrong(error.to_string()))? {
         let entry = entry.map_err(|error| wrong(error.to_string()))?;
-        let is_meta = entry.path().is_ok_and(|inside| inside.components().count() == 2 && inside.ends_with("Chart.yaml"));
+        let is_meta =
+            entry.path().is_ok_and(|inside| inside.components().count() == 2 && inside.ends_with("Chart.yaml"));
         if is_meta {
             return serde_yaml::from_reader(entry).map_err(|error| wrong(error.to_string()));
         }
@@ -255,7 +260,10 @@ where
         match attempt().await {
             Ok(()) => return Ok(()),
             // What is missing or refused is missing at the next try too.
-            Err(failure) if number == ATTEMPTS || matches!(failure.kind, Kind::Interrupted | Kind::Prerequisite | Kind::Refused) => {
+            Err(failure)
+                if number == ATTEMPTS
+                    || matches!(failure.kind, Kind::Interrupted | Kind::Prerequisite | Kind::Refused) =>
+            {
                 return Err(failure);
             }
             Err(failure) => {

@@ -29,7 +29,8 @@ impl Body for Test {
         let cluster = reach::cluster(cx).await?;
         let holders = workload::holders(cx, &cluster).await?;
         let proof = workload::judge(&holders, cx).map_err(Failure::check_failed)?;
-        let authorities: BTreeSet<String> = bundle(cx).await?.x509_authorities.iter().filter_map(X509Authority::key_id).collect();
+        let authorities: BTreeSet<String> =
+            bundle(cx).await?.x509_authorities.iter().filter_map(X509Authority::key_id).collect();
         for holder in &holders {
             let Some(update) = &holder.update else { continue };
             let pod = holder.pod.name_any();
@@ -38,10 +39,12 @@ impl Body for Test {
                 None => {}
                 Some(issuer) if authorities.contains(issuer) => {}
                 Some(issuer) => {
-                    return Err(Failure::check_failed(format!("the SVID of {pod} was issued by an authority outside the bundle"))
-                        .fact(format!("issuer key id {issuer}"))
-                        .fact(format!("authorities: {}", authorities.iter().cloned().collect::<Vec<_>>().join(", ")))
-                        .next("`coastal bundle show` lists the authorities"));
+                    return Err(Failure::check_failed(format!(
+                        "the SVID of {pod} was issued by an authority outside the bundle"
+                    ))
+                    .fact(format!("issuer key id {issuer}"))
+                    .fact(format!("authorities: {}", authorities.iter().cloned().collect::<Vec<_>>().join(", ")))
+                    .next("`coastal bundle show` lists the authorities"));
                 }
             }
         }
@@ -68,6 +71,7 @@ pub async fn server_json<T: serde::de::DeserializeOwned>(cx: &StepContext, argum
     argv.extend(arguments);
     argv.extend(["-output", "json"]);
     let output = reach::exec(cx, &spire.server_namespace, &pod, names::SERVER_CONTAINER, &argv).await?;
-    serde_json::from_str(&output.stdout)
-        .map_err(|error| Failure::tool(format!("`spire-server {}` printed something unexpected: {error}", arguments.join(" "))))
+    serde_json::from_str(&output.stdout).map_err(|error| {
+        Failure::tool(format!("`spire-server {}` printed something unexpected: {error}", arguments.join(" ")))
+    })
 }

@@ -55,7 +55,8 @@ fn source(cx: &StepContext) -> Result<Source, Failure> {
     let record = record(cx);
     match std::fs::read(&record) {
         Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
-            Failure::unexpected(format!("`{}` does not parse: {error}", record.display())).next("`coastal build-load-image` writes it anew")
+            Failure::unexpected(format!("`{}` does not parse: {error}", record.display()))
+                .next("`coastal build-load-image` writes it anew")
         }),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Source::Coastal),
         Err(error) => Err(io_failure("read", &record, &error)),
@@ -84,7 +85,9 @@ impl Body for Build {
             });
         }
         if let Program::AgentWatch(reason) = program()? {
-            return Ok(Finding::Satisfied(format!("not needed: {reason}; the agent image's `api watch` is used instead")));
+            return Ok(Finding::Satisfied(format!(
+                "not needed: {reason}; the agent image's `api watch` is used instead"
+            )));
         }
         Ok(if image::is_current(&archive(cx), &executable()?, &cx.session.lab.workload.image)? {
             Finding::Satisfied("the archive holds this executable".into())
@@ -115,7 +118,9 @@ impl Body for Build {
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
         Ok(match source(cx)? {
-            Source::Dockerfile { directory } => format!("{} built from {}", cx.session.lab.workload.image, directory.display()),
+            Source::Dockerfile { directory } => {
+                format!("{} built from {}", cx.session.lab.workload.image, directory.display())
+            }
             Source::Coastal => {
                 let size = std::fs::metadata(archive(cx)).map(|file| file.len()).unwrap_or_default();
                 format!("{}, {} MiB", image::read_archive(&archive(cx))?.name, size >> 20)
@@ -210,10 +215,8 @@ impl Body for Archives {
 fn cluster_name(cx: &StepContext) -> Result<&str, Failure> {
     match &cx.session.lab.cluster.provider {
         Provider::Kind { name, .. } => Ok(name),
-        Provider::Existing { .. } => {
-            Err(Failure::new(Kind::Usage, "images can be loaded into a kind cluster only")
-                .next("push the image to a registry that the cluster reaches"))
-        }
+        Provider::Existing { .. } => Err(Failure::new(Kind::Usage, "images can be loaded into a kind cluster only")
+            .next("push the image to a registry that the cluster reaches")),
     }
 }
 
@@ -269,7 +272,9 @@ fn names_in(archive: &Path) -> Result<Vec<String>, Failure> {
         } else if path.as_os_str() == "index.json" {
             known = true;
             let index: Index = serde_json::from_reader(entry).map_err(|error| wrong(error.to_string()))?;
-            names.extend(index.manifests.into_iter().filter_map(|m| m.annotations.get("io.containerd.image.name").cloned()));
+            names.extend(
+                index.manifests.into_iter().filter_map(|m| m.annotations.get("io.containerd.image.name").cloned()),
+            );
         }
     }
     if !known {

@@ -4,17 +4,17 @@ use async_trait::async_trait;
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::{Secret, Service};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::core::DynamicObject;
 use kube::ResourceExt;
+use kube::core::DynamicObject;
 
 use crate::config::{Lab, MonitoringSpec};
 use crate::engine::{Body, StepContext};
 use crate::error::Failure;
 use crate::kube::Rollout;
 use crate::plan::Finding;
-use crate::steps::values;
 use crate::steps::addons::{found_by, gone};
 use crate::steps::release::{self, Wanted};
+use crate::steps::values;
 use crate::steps::{manifests, reach};
 
 /// [`crate::plan::StepId::Prometheus`].
@@ -77,7 +77,8 @@ impl Body for Prometheus {
         let (operator, rest) = (rollouts(spec)[0].clone(), rollouts(spec).split_off(1));
         let first = cluster.rolled_out(operator.0, &spec.namespace, &operator.1, &patience).await?;
         let proofs =
-            try_join_all(rest.iter().map(|(what, name)| cluster.rolled_out(*what, &spec.namespace, name, &patience))).await?;
+            try_join_all(rest.iter().map(|(what, name)| cluster.rolled_out(*what, &spec.namespace, name, &patience)))
+                .await?;
         Ok(std::iter::once(first).chain(proofs).collect::<Vec<_>>().join(", "))
     }
 }
@@ -161,19 +162,40 @@ impl Body for Uninstall {
         let full = full.trim_end_matches('-');
         let admission = format!("{full}-admission");
         cluster
-            .delete_named::<Secret>(cluster.namespaced(&spec.namespace), &admission, &format!("Secret {admission}"), &patience)
+            .delete_named::<Secret>(
+                cluster.namespaced(&spec.namespace),
+                &admission,
+                &format!("Secret {admission}"),
+                &patience,
+            )
             .await?;
         let kubelet = format!("{full}-kubelet");
         cluster
-            .delete_named::<Service>(cluster.namespaced("kube-system"), &kubelet, &format!("Service {kubelet}"), &patience)
+            .delete_named::<Service>(
+                cluster.namespaced("kube-system"),
+                &kubelet,
+                &format!("Service {kubelet}"),
+                &patience,
+            )
             .await?;
         if cx.session.lab.is_kind() {
             // The cluster is the lab's, so its CRDs are, too; elsewhere somebody else's objects may hang on them.
-            for crd in cluster.all::<CustomResourceDefinition>().list(&kube::api::ListParams::default()).await.into_iter().flatten() {
+            for crd in cluster
+                .all::<CustomResourceDefinition>()
+                .list(&kube::api::ListParams::default())
+                .await
+                .into_iter()
+                .flatten()
+            {
                 if crd.spec.group == "monitoring.coreos.com" {
                     let name = crd.name_any();
                     cluster
-                        .delete_named::<CustomResourceDefinition>(cluster.all(), &name, &format!("CRD {name}"), &patience)
+                        .delete_named::<CustomResourceDefinition>(
+                            cluster.all(),
+                            &name,
+                            &format!("CRD {name}"),
+                            &patience,
+                        )
                         .await?;
                 }
             }

@@ -43,8 +43,10 @@ pub async fn cluster(cx: &StepContext) -> Result<Cluster, Failure> {
             cx.session.lab.cluster.context()
         ))
         .next("`coastal cluster-up` makes it anew")),
-        Presence::Absent => Err(Failure::prerequisite(format!("there is no cluster `{}`", cx.session.lab.cluster.context()))
-            .next("`coastal cluster-up` makes it; `coastal up` makes the whole lab")),
+        Presence::Absent => {
+            Err(Failure::prerequisite(format!("there is no cluster `{}`", cx.session.lab.cluster.context()))
+                .next("`coastal cluster-up` makes it; `coastal up` makes the whole lab"))
+        }
     }
 }
 
@@ -104,7 +106,8 @@ async fn kind_presence(cx: &StepContext, name: &str) -> Result<Presence, Failure
         Ok(Ok(nodes)) => nodes,
         Ok(Err(failure)) => return Err(stopped(cx, name, failure).await),
         Err(_) => {
-            let silent = Failure::timeout(format!("the API server of cluster `kind-{name}` did not answer within 15 s"));
+            let silent =
+                Failure::timeout(format!("the API server of cluster `kind-{name}` did not answer within 15 s"));
             return Err(stopped(cx, name, silent).await);
         }
     };
@@ -131,13 +134,12 @@ async fn nodes(cluster: &Cluster, cx: &StepContext) -> Result<Vec<Node>, Failure
 /// Adds to a failure whether the cluster's containers are stopped, which is the usual reason after a reboot.
 async fn stopped(cx: &StepContext, name: &str, failure: Failure) -> Failure {
     let Ok(output) = cx.run(&docker::kind_containers(name)).await else { return failure };
-    let stopped: Vec<String> =
-        docker::parse_kind_containers(&output)
-            .unwrap_or_default()
-            .into_iter()
-            .filter(|container| !container.is_running())
-            .map(|container| container.name)
-            .collect();
+    let stopped: Vec<String> = docker::parse_kind_containers(&output)
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|container| !container.is_running())
+        .map(|container| container.name)
+        .collect();
     if stopped.is_empty() {
         return failure;
     }
@@ -165,15 +167,19 @@ pub fn prove(nodes: &[Node], lab: &Lab) -> Result<(), Failure> {
         match node.labels().get(Lab::LABEL) {
             Some(owner) if *owner == lab.name => {}
             Some(owner) => {
-                return Err(Failure::refused(format!("cluster `{context}` belongs to another lab, `{owner}`; nothing was touched"))
-                    .fact(format!("this lab is `{}`; node {} carries {}={owner}", lab.name, node.name_any(), Lab::LABEL))
-                    .next("choose another cluster name in lab.toml: `[cluster] name`"));
+                return Err(Failure::refused(format!(
+                    "cluster `{context}` belongs to another lab, `{owner}`; nothing was touched"
+                ))
+                .fact(format!("this lab is `{}`; node {} carries {}={owner}", lab.name, node.name_any(), Lab::LABEL))
+                .next("choose another cluster name in lab.toml: `[cluster] name`"));
             }
             None => {
-                return Err(Failure::refused(format!("cluster `{context}` is not this lab's: coastal did not make it; nothing was touched"))
-                    .fact(format!("node {} does not carry the label {}", node.name_any(), Lab::LABEL))
-                    .next("`coastal cluster-up --adopt` makes it the lab's, after showing what is in it")
-                    .next("or choose another cluster name in lab.toml: `[cluster] name`"));
+                return Err(Failure::refused(format!(
+                    "cluster `{context}` is not this lab's: coastal did not make it; nothing was touched"
+                ))
+                .fact(format!("node {} does not carry the label {}", node.name_any(), Lab::LABEL))
+                .next("`coastal cluster-up --adopt` makes it the lab's, after showing what is in it")
+                .next("or choose another cluster name in lab.toml: `[cluster] name`"));
             }
         }
     }

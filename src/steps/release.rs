@@ -64,11 +64,12 @@ impl Wanted<'_> {
         settle(cx, &cluster, self.name, self.namespace).await?;
         let chart = chart_path(cx, self.chart);
         // JSON is YAML.
-        let command = reach::helm(cx).upgrade_install(self.name, self.namespace, &chart, self.values.to_string(), cx.remaining());
+        let command =
+            reach::helm(cx).upgrade_install(self.name, self.namespace, &chart, self.values.to_string(), cx.remaining());
         let places: Vec<(&str, &str)> = self.watch.iter().map(|namespace| (*namespace, "")).collect();
-        watched(cx, &cluster, &places, &command).await.map_err(|failure| {
-            failure.context(format!("could not install release {}", self.name))
-        })
+        watched(cx, &cluster, &places, &command)
+            .await
+            .map_err(|failure| failure.context(format!("could not install release {}", self.name)))
     }
 }
 
@@ -118,12 +119,23 @@ async fn settle(cx: &StepContext, cluster: &Cluster, name: &str, namespace: &str
         }
         let limit = cx.session.lab.timeouts.rollout;
         let now = cx.session.world.clock.now();
-        let age = release.updated.and_then(|updated| Duration::try_from(now.duration_since(updated)).ok()).unwrap_or(limit);
+        let age =
+            release.updated.and_then(|updated| Duration::try_from(now.duration_since(updated)).ok()).unwrap_or(limit);
         if age >= limit {
             let secret = format!("sh.helm.release.v1.{name}.v{}", release.revision);
-            cx.progress(format!("removing revision {} of {name}, {} since {} s", release.revision, release.status, age.as_secs()));
+            cx.progress(format!(
+                "removing revision {} of {name}, {} since {} s",
+                release.revision,
+                release.status,
+                age.as_secs()
+            ));
             return cluster
-                .delete_named::<Secret>(cluster.namespaced(namespace), &secret, &format!("Secret {namespace}/{secret}"), &cx.patience())
+                .delete_named::<Secret>(
+                    cluster.namespaced(namespace),
+                    &secret,
+                    &format!("Secret {namespace}/{secret}"),
+                    &cx.patience(),
+                )
                 .await;
         }
         let left = limit.saturating_sub(age);

@@ -16,8 +16,8 @@ use crate::kube::{Cluster, Rollout, api_failure, describe_pod};
 use crate::plan::Finding;
 use crate::spire::names;
 use crate::steps::addons::gone;
-use crate::steps::{reach, values};
 use crate::steps::release::{self, Wanted};
+use crate::steps::{reach, values};
 
 fn wanted(cx: &StepContext) -> Result<Wanted<'_>, Failure> {
     let spire = &cx.session.lab.spire;
@@ -101,15 +101,19 @@ pub async fn running_versions(cx: &StepContext) -> Result<Versions, Failure> {
         }))
         .await;
         // SPIRE prints its version on standard error.
-        let mut versions: Vec<String> =
-            said.into_iter().flatten().map(|output| format!("{}{}", output.stdout, output.stderr).trim().to_owned()).collect();
+        let mut versions: Vec<String> = said
+            .into_iter()
+            .flatten()
+            .map(|output| format!("{}{}", output.stdout, output.stderr).trim().to_owned())
+            .collect();
         versions.sort();
         versions.dedup();
         Ok::<_, Failure>(versions)
     };
     let servers =
         ask(&spire.server_namespace, names::SERVER_SELECTOR, names::SERVER_CONTAINER, "/opt/spire/bin/spire-server");
-    let agents = ask(&spire.system_namespace, names::AGENT_SELECTOR, names::AGENT_CONTAINER, "/opt/spire/bin/spire-agent");
+    let agents =
+        ask(&spire.system_namespace, names::AGENT_SELECTOR, names::AGENT_CONTAINER, "/opt/spire/bin/spire-agent");
     let (servers, agents) = tokio::try_join!(servers, agents)?;
     Ok(Versions { servers, agents })
 }
@@ -228,7 +232,9 @@ impl Body for Agents {
                 }
                 cx.progress(trouble.clone());
                 if cx.remaining() < Duration::from_secs(2) {
-                    return Err(Failure::timeout(format!("{serving} of {wanted} agents serve the Workload API; {trouble}")));
+                    return Err(Failure::timeout(format!(
+                        "{serving} of {wanted} agents serve the Workload API; {trouble}"
+                    )));
                 }
                 cx.sleep(Duration::from_millis(700)).await?;
             }
@@ -301,7 +307,9 @@ impl Body for Uninstall {
                 mounting.len()
             ));
             failure = failure.facts(mounting);
-            return Err(failure.next("remove them first (the lab's own: `coastal delete-workload`), then run this again"));
+            return Err(
+                failure.next("remove them first (the lab's own: `coastal delete-workload`), then run this again")
+            );
         }
         release::uninstall(cx, &spire.release, &spire.release_namespace).await?;
         let patience = cx.patience();
@@ -313,7 +321,9 @@ impl Body for Uninstall {
                     || pod.name_any().ends_with("-test-connection")
                 {
                     let what = format!("pod {namespace}/{}", pod.name_any());
-                    cluster.delete_named::<Pod>(cluster.namespaced(namespace), &pod.name_any(), &what, &patience).await?;
+                    cluster
+                        .delete_named::<Pod>(cluster.namespaced(namespace), &pod.name_any(), &what, &patience)
+                        .await?;
                 }
             }
             cluster.pods_gone(namespace, &selector, &patience).await?;
@@ -382,7 +392,10 @@ impl Body for ChartTests {
 impl ChartTests {
     async fn what_they_said(&self, cluster: &Cluster, namespace: &str, failure: Failure) -> Failure {
         let Ok(list) = cluster.namespaced::<Pod>(namespace).list(&ListParams::default()).await else { return failure };
-        let tests = list.items.iter().filter(|pod| pod.annotations().get("helm.sh/hook").is_some_and(|hook| hook.contains("test")));
+        let tests = list
+            .items
+            .iter()
+            .filter(|pod| pod.annotations().get("helm.sh/hook").is_some_and(|hook| hook.contains("test")));
         failure.facts(tests.map(describe_pod))
     }
 }

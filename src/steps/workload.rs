@@ -148,7 +148,8 @@ pub fn judge(holders: &[Holder], cx: &StepContext) -> Result<String, String> {
     let expected = names::workload_id(&lab.spire.trust_domain, &lab.workload.namespace, &lab.workload.name);
     let now = cx.session.world.clock.now();
     let wanted = lab.workload.replicas as usize;
-    let good = holders.iter().filter(|holder| holder.update.as_ref().is_some_and(|u| is_good(u, &expected, now))).count();
+    let good =
+        holders.iter().filter(|holder| holder.update.as_ref().is_some_and(|u| is_good(u, &expected, now))).count();
     if good == wanted && holders.len() == wanted {
         return Ok(format!("{good} pods hold SVIDs of {expected}"));
     }
@@ -159,7 +160,9 @@ pub fn judge(holders: &[Holder], cx: &StepContext) -> Result<String, String> {
         Some(Holder { pod, update: Some(update) }) if update.spiffe_id != expected => {
             format!("{} holds {}", pod.name_any(), update.spiffe_id)
         }
-        Some(Holder { pod, update: Some(update) }) => format!("the SVID of {} expired at {}", pod.name_any(), update.not_after),
+        Some(Holder { pod, update: Some(update) }) => {
+            format!("the SVID of {} expired at {}", pod.name_any(), update.not_after)
+        }
     };
     Err(format!("{good} of {wanted} pods hold an SVID; {state}"))
 }

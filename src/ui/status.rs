@@ -20,11 +20,15 @@ pub fn render(status: &Status) -> String {
         rows.push(("nodes", nodes.join(", ")));
     }
     for release in &status.releases {
-        rows.push(("release", format!("{} {}, revision {}, {}", release.name, release.chart, release.revision, release.status)));
+        rows.push((
+            "release",
+            format!("{} {}, revision {}, {}", release.name, release.chart, release.revision, release.status),
+        ));
     }
     let spire = &status.spire;
     if spire.chart.is_some() || !spire.servers.is_empty() {
-        let versions = |versions: &[String]| if versions.is_empty() { "none answers".to_owned() } else { versions.join(", ") };
+        let versions =
+            |versions: &[String]| if versions.is_empty() { "none answers".to_owned() } else { versions.join(", ") };
         let ready = spire.servers_ready.as_ref().map(|ready| format!(" ({ready})")).unwrap_or_default();
         rows.push(("servers", format!("{}{ready}", versions(&spire.servers))));
         let attested = spire.attested_agents.map(|count| format!(" ({count} attested)")).unwrap_or_default();
@@ -33,7 +37,8 @@ pub fn render(status: &Status) -> String {
             rows.push(("database", format!("schema {schema}, written by SPIRE {code}")));
         }
         if let Some(count) = spire.authorities {
-            let first = spire.first_authority_expires_at.map(|at| format!(", the first expires {at:.0}")).unwrap_or_default();
+            let first =
+                spire.first_authority_expires_at.map(|at| format!(", the first expires {at:.0}")).unwrap_or_default();
             rows.push(("bundle", format!("{count} X.509 authorities{first}")));
         }
         if let Some(entries) = spire.entries {
