@@ -1,4 +1,7 @@
 //! The hermetic integration tests, in one binary: no network, no Docker.
 
+// Clippy lifts these in test functions only, not in what they share.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
 mod processes;
 mod readme;
