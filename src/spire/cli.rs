@@ -1,8 +1,6 @@
 //! What `spire-server` prints with `-output json`: proto field names, 64-bit numbers as strings, absent members
 //! dropped (SPIRE 1.6.0 and later). Only what is read here is declared.
 
-use std::fmt::Write as _;
-
 use base64::Engine;
 use serde::Deserialize;
 use serde_json::Value;
@@ -32,7 +30,7 @@ pub struct X509Authority {
 }
 
 impl X509Authority {
-    /// The authority's id: the certificate's subject key id, lower-case hex without colons.
+    /// The authority's id: the certificate's SubjectKeyId, lower-case hex without colons.
     #[must_use]
     pub fn key_id(&self) -> Option<String> {
         let der = base64::engine::general_purpose::STANDARD.decode(&self.asn1).ok()?;

@@ -64,7 +64,7 @@ pub async fn bundle(cx: &StepContext) -> Result<Bundle, Failure> {
 ///
 /// # Errors
 /// The server does not answer, or with something else.
-pub async fn server_json<T: serde::de::DeserializeOwned>(cx: &StepContext, arguments: &[&str]) -> Result<T, Failure> {
+pub async fn server_json<T: serde::de::DeserializeOwned>(cx: &StepContext, args: &[&str]) -> Result<T, Failure> {
     let spire = &cx.session.lab.spire;
     let pod = format!("{}-0", names::server(spire));
     let mut words = vec!["/opt/spire/bin/spire-server"];
