@@ -105,9 +105,10 @@ async fn story(args: &RehearseArgs, global: &Global, ui: &Ui) -> Result<ExitCode
         [(Command::Up, "up"), (Command::Status, "status"), (Command::Down { keep_cluster: false }, "down")]
     {
         ui.note(&format!("\n$ coastal {line}"));
-        let code = on(&command, global, ui, line, &stage.outside).await?;
-        if code != ExitCode::Ok {
-            return Ok(code);
+        let code = on(&command, global, ui, line, &stage.outside).await;
+        if !matches!(code, Ok(ExitCode::Ok)) {
+            stage.keep()?;
+            return code;
         }
     }
     stage.keep()?;
@@ -156,7 +157,7 @@ impl Stage {
         let rehearsal =
             Rehearsal::new(Options { faults: Vec::new(), world_file: args.world.clone(), ..Options::default() })?;
         let (directory, state) = match &args.world {
-            Some(file) => (None, beside(file)),
+            Some(file) => (None, beside(file)?),
             None => {
                 let directory = tempfile::Builder::new()
                     .prefix("coastal-rehearsal-")
@@ -218,9 +219,10 @@ impl Sink for Silence {
     fn take(&self, _event: &Event) {}
 }
 
-/// The lab's files of a world that is kept: beside its file.
-fn beside(file: &Path) -> PathBuf {
+/// The lab's files of a world that is kept: beside its file. Absolute, because `env` prints it for any directory.
+fn beside(file: &Path) -> Result<PathBuf, Failure> {
+    let file = std::path::absolute(file).map_err(|error| Failure::usage(format!("--world is not a path: {error}")))?;
     let mut name = file.file_name().unwrap_or_default().to_owned();
     name.push(".state");
-    file.with_file_name(name)
+    Ok(file.with_file_name(name))
 }
