@@ -48,14 +48,13 @@ pub async fn run(args: &RehearseArgs, global: &Global, ui: &Ui, line: &str) -> R
         return Err(Failure::usage("a rehearsal cannot be rehearsed"));
     }
     let global = joined(global, &inner.global);
-    let ui_of_inner;
-    let ui = if inner.global.output == OutputFormat::Text && inner.global.verbose == 0 && !inner.global.explain {
-        ui
-    } else {
-        ui_of_inner = Ui::standard(super::wishes(&global));
-        &ui_of_inner
-    };
-    command(&inner.command, &global, ui, line, args).await
+    if inner.global.output == OutputFormat::Text && inner.global.verbose == 0 && !inner.global.explain {
+        return command(&inner.command, &global, ui, line, args).await;
+    }
+    let ui = Ui::standard(super::wishes(&global));
+    let code = command(&inner.command, &global, &ui, line, args).await;
+    // The caller finishes its own only; what could not be written here would count as shown.
+    ui.finish().and(code)
 }
 
 /// A flag counts wherever it stands.

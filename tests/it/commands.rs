@@ -79,12 +79,18 @@ fn up_twice_changes_nothing_and_down_leaves_nothing_of_the_lab() {
     assert_eq!(cluster["name"], "kind", "the cluster is kept");
     let text = cluster["objects"].to_string();
     for gone in ["spire-server", "spire-system", "cert-manager", "projectcontour"] {
-        assert!(!text.contains(&format!("\"kind\":\"Namespace\",\"metadata\":{{\"name\":\"{gone}\"")), "{gone} is left");
+        assert!(
+            !text.contains(&format!("\"kind\":\"Namespace\",\"metadata\":{{\"name\":\"{gone}\"")),
+            "{gone} is left"
+        );
     }
     let status = lab.rehearse("--output json status").ok();
     let status: Value = serde_json::from_str(&status.out).unwrap();
     assert_eq!(status["releases"].as_array().map_or(0, Vec::len), 0, "{status}");
-    assert_eq!(status["workload"].as_object().and_then(|w| w.get("pods")).and_then(Value::as_array).map_or(0, Vec::len), 0);
+    assert_eq!(
+        status["workload"].as_object().and_then(|w| w.get("pods")).and_then(Value::as_array).map_or(0, Vec::len),
+        0
+    );
 
     lab.rehearse("--output json down").ok();
     let world: Value = serde_json::from_slice(&std::fs::read(lab.world()).unwrap()).unwrap();

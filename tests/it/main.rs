@@ -5,4 +5,5 @@ mod commands;
 mod events;
 mod processes;
 mod readme;
+mod real_world;
 mod support;
