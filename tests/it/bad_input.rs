@@ -18,7 +18,7 @@ const fn bad(fault: &'static str, code: i32, says: &'static str, next: &'static 
     Bad { fault, code, says, next }
 }
 
-const GOES_ON: &str = "up` goes on where this run stopped";
+const GOES_ON: &str = " up` goes on where this run stopped";
 
 const FAULTS: &[Bad] = &[
     bad("tool-missing=helm", 4, "error: helm is not installed", "https://helm.sh/docs/intro/install/"),
@@ -42,7 +42,7 @@ const FAULTS: &[Bad] = &[
 fn up_and_up_again(faults: &[Bad]) {
     for Bad { fault, code, says, next } in faults {
         let lab = TestLab::new();
-        let ran = lab.rehearse(&format!("--fault {fault} up --timeout 60s")).ends(*code).says(says).says(next);
+        let ran = lab.rehearse(&format!("--fault {fault} --timeout 60s up")).ends(*code).says(says).says(next);
         assert!(ran.err.contains("\nerror: ") && ran.err.contains("\nnext: "), "{ran:?}");
         let result = lab.rehearse("--output json up").ok().result();
         assert_eq!(result["outcome"], "ok", "after {fault}");

@@ -26,8 +26,8 @@ case "$*" in
         echo "$*" >> "$DIR/argv"
         echo kind > "$DIR/clusters"
         [ -e "$DIR/quick" ] && exit 1
-        (exec 3> "$DIR/alive"; echo "below is up"; while :; do sleep 1000; done) &
-        wait ;;
+        # In the foreground: a shell's background jobs ignore SIGINT.
+        (exec 3> "$DIR/alive"; echo "below is up"; sleep 1000; true) ;;
     "delete cluster"*) echo "$*" >> "$DIR/argv"; rm -f "$DIR/clusters" ;;
     *) echo "ERROR: unknown: $*" >&2; exit 1 ;;
 esac
