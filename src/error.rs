@@ -206,6 +206,8 @@ pub fn io_failure(what: impl fmt::Display, path: &std::path::Path, error: &std::
         std::io::ErrorKind::StorageFull
         | std::io::ErrorKind::PermissionDenied
         | std::io::ErrorKind::ReadOnlyFilesystem
+        | std::io::ErrorKind::NotADirectory
+        | std::io::ErrorKind::AlreadyExists
         | std::io::ErrorKind::NotFound => Kind::Prerequisite,
         _ => Kind::Unexpected,
     };
@@ -214,6 +216,9 @@ pub fn io_failure(what: impl fmt::Display, path: &std::path::Path, error: &std::
         std::io::ErrorKind::StorageFull => failure.next("free some disk space, then run the same command again"),
         std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
             failure.next("make that path writable, or choose another state directory with COASTAL_STATE_DIR")
+        }
+        std::io::ErrorKind::NotADirectory | std::io::ErrorKind::AlreadyExists => {
+            failure.next("a file is in the way: move it, or choose another path")
         }
         _ => failure,
     }

@@ -48,14 +48,13 @@ pub async fn run(args: &RehearseArgs, global: &Global, ui: &Ui, line: &str) -> R
         return Err(Failure::usage("a rehearsal cannot be rehearsed"));
     }
     let global = joined(global, &inner.global);
-    let ui_of_inner;
-    let ui = if inner.global.output == OutputFormat::Text && inner.global.verbose == 0 && !inner.global.explain {
-        ui
-    } else {
-        ui_of_inner = Ui::standard(super::wishes(&global));
-        &ui_of_inner
-    };
-    command(&inner.command, &global, ui, line, args).await
+    if inner.global.output == OutputFormat::Text && inner.global.verbose == 0 && !inner.global.explain {
+        return command(&inner.command, &global, ui, line, args).await;
+    }
+    let ui = Ui::standard(super::wishes(&global));
+    let code = command(&inner.command, &global, &ui, line, args).await;
+    // The caller finishes its own only; what could not be written here would count as shown.
+    ui.finish().and(code)
 }
 
 /// A flag counts wherever it stands.
@@ -105,9 +104,10 @@ async fn story(args: &RehearseArgs, global: &Global, ui: &Ui) -> Result<ExitCode
         [(Command::Up, "up"), (Command::Status, "status"), (Command::Down { keep_cluster: false }, "down")]
     {
         ui.note(&format!("\n$ coastal {line}"));
-        let code = on(&command, global, ui, line, &stage.outside).await?;
-        if code != ExitCode::Ok {
-            return Ok(code);
+        let code = on(&command, global, ui, line, &stage.outside).await;
+        if !matches!(code, Ok(ExitCode::Ok)) {
+            stage.keep()?;
+            return code;
         }
     }
     stage.keep()?;
@@ -217,9 +217,10 @@ impl Sink for Silence {
     fn take(&self, _event: &Event) {}
 }
 
-/// The lab's files of a world that is kept: beside its file.
-fn beside(file: &Path) -> PathBuf {
+/// The lab's files of a world that is kept: beside its file. Absolute, because `env` prints it for any directory.
+fn beside(file: &Path) -> Result<PathBuf, Failure> {
+    let file = std::path::absolute(file).map_err(|error| Failure::usage(format!("--world is not a path: {error}")))?;
     let mut name = file.file_name().unwrap_or_default().to_owned();
     name.push(".state");
-    file.with_file_name(name)
+    Ok(file.with_file_name(name))
 }

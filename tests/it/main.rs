@@ -5,3 +5,5 @@
 
 mod processes;
 mod readme;
+mod real_world;
+mod support;

@@ -78,6 +78,10 @@ impl Kubelets {
                 Some(Stage::BackingOff { at }) if now >= at && pod.restart() => Some(self.begin(&pod, (0, 0), now)),
                 Some(Stage::BackingOff { at }) if now >= at => Some(pod.run(self.hook.start(pod.object), now)),
                 Some(waiting) => Some(waiting),
+                // Back-off is in a kubelet's memory only: after a restore the container is started at once.
+                None if pod.crashed("/status/containerStatuses").next().is_some() => {
+                    Some(Stage::BackingOff { at: now })
+                }
                 None if text(pod.object, "/status/phase") == "Running" => {
                     let started = text(pod.object, "/status/startTime").parse::<Timestamp>().unwrap_or_default();
                     let ran = Duration::try_from(store.now().duration_since(started)).unwrap_or_default();
@@ -450,12 +454,15 @@ impl Pod<'_> {
 
     /// A crashed container is about to be started again. True if it is an init container.
     fn restart(&self) -> bool {
-        let crashed =
-            |list| items(self.object, list).filter(|s| text(s, "/state/waiting/reason") == "CrashLoopBackOff");
-        for status in crashed("/status/containerStatuses").chain(crashed("/status/initContainerStatuses")) {
+        for status in self.crashed("/status/containerStatuses").chain(self.crashed("/status/initContainerStatuses")) {
             self.store.restart_log(self.key, text(status, "/name"));
         }
-        crashed("/status/initContainerStatuses").next().is_some()
+        self.crashed("/status/initContainerStatuses").next().is_some()
+    }
+
+    /// The containers' statuses in that list which say that they crashed and wait to be started again.
+    fn crashed(&self, list: &str) -> impl Iterator<Item = &Value> {
+        items(self.object, list).filter(|status| text(status, "/state/waiting/reason") == "CrashLoopBackOff")
     }
 
     fn ends(&self, code: i32) {
