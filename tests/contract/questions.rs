@@ -8,7 +8,7 @@ use coastal::world::World;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::shape::{Shape, plain};
+use super::shape::Shape;
 use super::{Answer, Recording};
 
 /// A lab of either world: the names that the questions need.
@@ -116,6 +116,7 @@ impl Place<'_> {
         let mut commands = self.anywhere();
         if stage == Stage::Up {
             let client = self.client().await;
+            recording.versions.insert("kubernetes".into(), kubernetes(&client).await);
             let agent = only_pod(&client, OBJECTS[3].1).await;
             names.insert(0, (agent.clone(), "<agent>".into()));
             commands.extend(self.inside(&agent));
@@ -244,9 +245,9 @@ impl Place<'_> {
     }
 }
 
-/// The command line without numbers, so that versions may differ.
+/// The command line without the names of this run.
 fn asked(command: &Command, names: &[(String, String)]) -> String {
-    plain(&command.line(), names)
+    names.iter().fold(command.line(), |line, (name, stands_for)| line.replace(name.as_str(), stands_for))
 }
 
 /// Names of images as their forms: which images there are is the lab's matter.
@@ -279,6 +280,10 @@ async fn get(client: &kube::Client, path: &str) -> Answer {
         !own.starts_with("spec") || SPEC.contains(&own)
     });
     Answer { asked: path.to_owned(), code, out: Shape::Json(paths), err: Shape::Empty }
+}
+
+async fn kubernetes(client: &kube::Client) -> String {
+    client.apiserver_version().await.map_or_else(|error| error.to_string(), |info| info.git_version)
 }
 
 async fn only_pod(client: &kube::Client, path: &str) -> String {

@@ -84,7 +84,7 @@ fn walk(path: &str, value: &Value, paths: &mut BTreeMap<String, BTreeSet<String>
 }
 
 /// A line without the run's names, numbers, ids and dates.
-pub fn plain(line: &str, names: &[(String, String)]) -> String {
+fn plain(line: &str, names: &[(String, String)]) -> String {
     const DATES: [&str; 19] = [
         "Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun", "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep",
         "Oct", "Nov", "Dec",
