@@ -14,9 +14,26 @@ pub enum Shape {
     #[default]
     Empty,
     /// JSON: `a.b[].c` -> types; for words that code compares (see [`WORDS`]), the words.
-    Json(BTreeMap<String, BTreeSet<String>>),
+    Json(BTreeMap<String, Forms>),
     /// Anything else.
     Text(BTreeSet<String>),
+}
+
+/// The forms of a value; kept as `number|string`, so that a recording has a line per path.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub struct Forms(pub BTreeSet<String>);
+
+impl From<String> for Forms {
+    fn from(text: String) -> Self {
+        Forms(text.split('|').map(str::to_owned).collect())
+    }
+}
+
+impl From<Forms> for String {
+    fn from(forms: Forms) -> Self {
+        forms.0.into_iter().collect::<Vec<_>>().join("|")
+    }
 }
 
 /// Members whose strings are one of a few words: the words themselves are part of the shape.
@@ -54,7 +71,7 @@ fn documents(text: &str) -> Option<Vec<Value>> {
     whole(text).map(|value| vec![value]).or_else(|| text.trim().lines().map(whole).collect())
 }
 
-fn walk(path: &str, value: &Value, paths: &mut BTreeMap<String, BTreeSet<String>>) {
+fn walk(path: &str, value: &Value, paths: &mut BTreeMap<String, Forms>) {
     let name = path.rsplit('.').next().unwrap_or(path);
     let form = match value {
         Value::Null => "null".to_owned(),
@@ -67,7 +84,7 @@ fn walk(path: &str, value: &Value, paths: &mut BTreeMap<String, BTreeSet<String>
         Value::Array(_) => "array".to_owned(),
         Value::Object(_) => "object".to_owned(),
     };
-    paths.entry(if path.is_empty() { ".".to_owned() } else { path.to_owned() }).or_default().insert(form);
+    paths.entry(if path.is_empty() { ".".to_owned() } else { path.to_owned() }).or_default().0.insert(form);
     if FREE.contains(&name) {
         return;
     }

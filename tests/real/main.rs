@@ -16,4 +16,3 @@ mod lab;
 mod record;
 mod settings;
 mod story;
-mod tmp;
