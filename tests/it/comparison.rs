@@ -232,3 +232,13 @@ fn a_lie_is_found() {
     assert_eq!(words("Error: release: not found").len(), 0);
     assert_eq!(words("Error: no such release").len(), 1);
 }
+
+#[test]
+fn recordings_hold_nothing_of_the_machine_they_were_made_on() {
+    for name in ["before", "up", "up-events"] {
+        let text = std::fs::read_to_string(file(name)).unwrap();
+        for word in ["/root", "/home/", "/Users/", "/tmp/.", "/work/", "-----BEGIN", "127.0.0.1", "coastal-test"] {
+            assert!(!text.contains(word), "{name} holds `{word}`");
+        }
+    }
+}
