@@ -2,6 +2,8 @@
 //!
 //! `cargo bench --bench coastal`, or `just bench`.
 
+#![expect(clippy::expect_used, reason = "a measurement that cannot be made ends")]
+
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;

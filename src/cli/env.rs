@@ -3,17 +3,14 @@
 use std::collections::BTreeMap;
 
 use crate::cli::outside::Outside;
-use crate::error::{ExitCode, Failure};
+use crate::error::ExitCode;
 use crate::observe;
 use crate::session::Session;
 use crate::steps::reach;
 use crate::ui::Ui;
 
 /// Prints the exports, for `eval`.
-///
-/// # Errors
-/// None at present.
-pub fn run(ui: &Ui, outside: &Outside) -> Result<ExitCode, Failure> {
+pub fn run(ui: &Ui, outside: &Outside) -> ExitCode {
     let session = Session::new(outside.lab.clone(), outside.world.clone(), outside.paths.clone());
     let cx = observe::looking(&session, &outside.cancel);
     let target = reach::target(&cx);
@@ -27,5 +24,5 @@ pub fn run(ui: &Ui, outside: &Outside) -> Result<ExitCode, Failure> {
             variables.iter().map(|(key, value)| format!("export {key}='{}'", value.replace('\'', r"'\''"))).collect();
         ui.text(&lines.join("\n"));
     }
-    Ok(ExitCode::Ok)
+    ExitCode::Ok
 }

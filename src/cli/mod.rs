@@ -201,7 +201,9 @@ async fn dispatch(cli: &Cli, ui: &Ui, line: &str) -> Result<ExitCode, Failure> {
         Command::Rehearse(args) => rehearse::run(args, &cli.global, ui, line).await,
         Command::Init(args) => init::run(args, ui),
         Command::Workload(args) => workload::run(args).await,
-        command if cli.global.rehearse => rehearse::command(command, &cli.global, ui, line, &Default::default()).await,
+        command if cli.global.rehearse => {
+            rehearse::command(command, &cli.global, ui, line, &rehearse::RehearseArgs::default()).await
+        }
         command => {
             let outside = Outside::real(&cli.global)?;
             on(command, &cli.global, ui, line, &outside).await
@@ -214,7 +216,7 @@ async fn on(command: &Command, global: &Global, ui: &Ui, line: &str, outside: &O
     match command {
         Command::Plan(args) => plan::run(args, ui, outside).await,
         Command::Status => status::run(ui, outside).await,
-        Command::Env => env::run(ui, outside),
+        Command::Env => Ok(env::run(ui, outside)),
         Command::Logs(args) => logs::run(args, ui, outside).await,
         Command::ClusterUp { adopt: true } => goal::adopt(global, ui, line, outside).await,
         Command::BuildLoadImage { dir: Some(dir) } => goal::build_from(dir, global, ui, line, outside).await,

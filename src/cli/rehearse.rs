@@ -155,16 +155,15 @@ impl Stage {
         let is_new = args.world.as_ref().is_none_or(|file| !file.exists());
         let rehearsal =
             Rehearsal::new(Options { faults: Vec::new(), world_file: args.world.clone(), ..Options::default() })?;
-        let (directory, state) = match &args.world {
-            Some(file) => (None, beside(file)),
-            None => {
-                let directory = tempfile::Builder::new()
-                    .prefix("coastal-rehearsal-")
-                    .tempdir()
-                    .map_err(|error| io_failure("make a directory in", &std::env::temp_dir(), &error))?;
-                let state = directory.path().to_owned();
-                (Some(directory), state)
-            }
+        let (directory, state) = if let Some(file) = &args.world {
+            (None, beside(file))
+        } else {
+            let directory = tempfile::Builder::new()
+                .prefix("coastal-rehearsal-")
+                .tempdir()
+                .map_err(|error| io_failure("make a directory in", &std::env::temp_dir(), &error))?;
+            let state = directory.path().to_owned();
+            (Some(directory), state)
         };
         let outside = Outside {
             lab,

@@ -8,7 +8,7 @@ use crate::{tools, workload};
 /// Arguments of `workload`.
 #[derive(Debug, Args)]
 pub struct WorkloadArgs {
-    /// The Workload API [default: SPIFFE_ENDPOINT_SOCKET]
+    /// The Workload API [default: `SPIFFE_ENDPOINT_SOCKET`]
     #[arg(long, value_name = "URI")]
     endpoint: Option<String>,
 }

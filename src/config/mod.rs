@@ -1,4 +1,4 @@
-//! `lab.toml`: as written ([`file`]), validated ([`lab`]), and every problem found on the way at once
+//! `lab.toml`: as written ([`mod@file`]), validated ([`lab`]), and every problem found on the way at once
 //! ([`problems`]).
 
 pub mod file;

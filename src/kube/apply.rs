@@ -152,6 +152,7 @@ fn without_bookkeeping(mut object: Value) -> Value {
 }
 
 /// `Deployment default/workload`.
+#[must_use]
 pub fn name_of(object: &DynamicObject) -> String {
     let kind = object.types.as_ref().map_or("object", |types| types.kind.as_str());
     match &object.metadata.namespace {

@@ -44,6 +44,7 @@ impl Cluster {
     }
 
     /// The objects of kind `K` in a namespace.
+    #[must_use]
     pub fn namespaced<K>(&self, namespace: &str) -> Api<K>
     where
         K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope>,
@@ -53,6 +54,7 @@ impl Cluster {
     }
 
     /// The objects of kind `K` everywhere.
+    #[must_use]
     pub fn all<K>(&self) -> Api<K>
     where
         K: kube::Resource,

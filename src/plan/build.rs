@@ -117,10 +117,9 @@ impl Goal {
             Goal::Namespaces => &["coastal deploy-database"],
             Goal::DeployDatabase => &["coastal spire-install"],
             Goal::SpireInstall => &["coastal build-load-image", "coastal test"],
-            Goal::Test => &["coastal status"],
             Goal::BuildLoadImage => &["coastal deploy-workload"],
             Goal::DeployWorkload => &["coastal logs workload", "coastal test"],
-            Goal::PatchMonitors => &["coastal status"],
+            Goal::Test | Goal::PatchMonitors => &["coastal status"],
             Goal::SpireUninstall => &["coastal prometheus-uninstall", "coastal tear-down"],
             Goal::PrometheusUninstall | Goal::DeleteWorkload => &["coastal tear-down"],
             Goal::TearDown | Goal::DownKeepCluster if lab.is_kind() => &["coastal cluster-down"],
@@ -186,7 +185,6 @@ fn applies(step: StepId, lab: &Lab) -> bool {
 fn rests_on(step: StepId) -> &'static [StepId] {
     match step {
         S::Tools | S::FetchCertManager | S::FetchContour | S::BuildWorkloadImage => &[],
-        S::Repos | S::Cluster | S::RemoveCluster => &[S::Tools],
         S::FetchPrometheus | S::FetchSpire => &[S::Repos],
         S::LoadImages | S::Namespaces => &[S::Cluster],
         S::LoadWorkloadImage => &[S::Cluster, S::BuildWorkloadImage],
@@ -202,14 +200,17 @@ fn rests_on(step: StepId) -> &'static [StepId] {
         S::Workload => &[S::SpireAgents, S::LoadWorkloadImage],
         S::ChartTests => &[S::SpireServers, S::Tornjak],
         S::IdentityTest => &[S::Workload],
-        S::RemoveWorkload
+        S::Repos
+        | S::Cluster
+        | S::RemoveWorkload
         | S::RemoveSpire
         | S::RemoveMonitors
         | S::RemovePrometheus
         | S::RemoveDatabase
         | S::RemoveNamespaces
         | S::RemoveContour
-        | S::RemoveCertManager => &[S::Tools],
+        | S::RemoveCertManager
+        | S::RemoveCluster => &[S::Tools],
     }
 }
 
@@ -337,7 +338,6 @@ pub fn command_for(step: StepId) -> &'static str {
 fn timeout(step: StepId, lab: &Lab) -> u64 {
     let timeouts = &lab.timeouts;
     let time = match step {
-        S::Tools | S::RemoveMonitors | S::Namespaces | S::ClusterIssuer | S::Monitors => timeouts.removal,
         S::Repos | S::FetchCertManager | S::FetchContour | S::FetchPrometheus | S::FetchSpire => timeouts.download,
         S::BuildWorkloadImage | S::LoadWorkloadImage => timeouts.image,
         S::LoadImages => timeouts.image * u32::try_from(lab.images.archives.len().max(1)).unwrap_or(u32::MAX),
@@ -353,7 +353,13 @@ fn timeout(step: StepId, lab: &Lab) -> u64 {
         // One after the other.
         S::SpireServers => timeouts.rollout * lab.spire.servers.max(1),
         S::Workload | S::IdentityTest => timeouts.rollout + timeouts.identity,
-        S::RemoveWorkload
+        // The first five take moments; any of the limits would do.
+        S::Tools
+        | S::Namespaces
+        | S::ClusterIssuer
+        | S::Monitors
+        | S::RemoveMonitors
+        | S::RemoveWorkload
         | S::RemoveSpire
         | S::RemovePrometheus
         | S::RemoveDatabase

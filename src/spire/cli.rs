@@ -36,7 +36,7 @@ impl X509Authority {
         let der = base64::engine::general_purpose::STANDARD.decode(&self.asn1).ok()?;
         let (_, certificate) = X509Certificate::from_der(&der).ok()?;
         certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
-            ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.iter().map(|byte| format!("{byte:02x}")).collect()),
+            ParsedExtension::SubjectKeyIdentifier(id) => Some(super::hex(id.0)),
             _ => None,
         })
     }

@@ -4,3 +4,15 @@
 pub mod cli;
 pub mod names;
 pub mod values;
+
+use std::fmt::Write as _;
+
+/// Lower-case hexadecimal digits without separators, as SPIRE writes authority ids.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

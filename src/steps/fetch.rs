@@ -14,6 +14,7 @@ use crate::error::{Failure, Kind, io_failure};
 use crate::files;
 use crate::kube::parse;
 use crate::plan::Finding;
+use crate::spire::hex;
 use crate::steps::reach;
 use crate::tools::helm;
 
@@ -119,7 +120,7 @@ fn manifest_path(cx: &StepContext, which: Which) -> Result<(PathBuf, Option<Stri
         Some(ManifestRef::File(path)) => Ok((path.clone(), None)),
         Some(ManifestRef::Url(url)) => {
             let digest = Sha256::digest(url.as_bytes());
-            let short: String = digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+            let short = hex(&digest[..4]);
             let name = url.rsplit('/').next().unwrap_or("manifest.yaml");
             Ok((cx.session.paths.downloads().join(format!("{short}-{name}")), Some(url.clone())))
         }

@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use crate::engine::{Body, StepContext};
 use crate::error::Failure;
 use crate::plan::Finding;
-use crate::spire::cli::Bundle;
+use crate::spire::cli::{Bundle, X509Authority};
 use crate::spire::names;
 use crate::steps::{reach, workload};
 
@@ -30,7 +30,7 @@ impl Body for Test {
         let holders = workload::holders(cx, &cluster).await?;
         let proof = workload::judge(&holders, cx).map_err(Failure::check_failed)?;
         let authorities: BTreeSet<String> =
-            bundle(cx).await?.x509_authorities.iter().filter_map(|a| a.key_id()).collect();
+            bundle(cx).await?.x509_authorities.iter().filter_map(X509Authority::key_id).collect();
         for holder in &holders {
             let Some(update) = &holder.update else { continue };
             let pod = holder.pod.name_any();
@@ -67,10 +67,10 @@ pub async fn bundle(cx: &StepContext) -> Result<Bundle, Failure> {
 pub async fn server_json<T: serde::de::DeserializeOwned>(cx: &StepContext, args: &[&str]) -> Result<T, Failure> {
     let spire = &cx.session.lab.spire;
     let pod = format!("{}-0", names::server(spire));
-    let mut argv = vec!["/opt/spire/bin/spire-server"];
-    argv.extend(args);
-    argv.extend(["-output", "json"]);
-    let output = reach::exec(cx, &spire.server_namespace, &pod, names::SERVER_CONTAINER, &argv).await?;
+    let mut words = vec!["/opt/spire/bin/spire-server"];
+    words.extend(args);
+    words.extend(["-output", "json"]);
+    let output = reach::exec(cx, &spire.server_namespace, &pod, names::SERVER_CONTAINER, &words).await?;
     serde_json::from_str(&output.stdout).map_err(|error| {
         Failure::tool(format!("`spire-server {}` printed something unexpected: {error}", args.join(" ")))
     })

@@ -139,7 +139,10 @@ pub async fn holders(cx: &StepContext, cluster: &Cluster) -> Result<Vec<Holder>,
     .await)
 }
 
-/// Whether every pod the lab wants holds a valid SVID of the right name: the proof, or what is missing.
+/// Whether every pod the lab wants holds a valid SVID of the right name: the proof.
+///
+/// # Errors
+/// What is missing, in words.
 pub fn judge(holders: &[Holder], cx: &StepContext) -> Result<String, String> {
     let lab = &cx.session.lab;
     let expected = names::workload_id(&lab.spire.trust_domain, &lab.workload.namespace, &lab.workload.name);

@@ -317,7 +317,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_silent_server_is_given_up() {
-        let url = serve(|stream| std::mem::forget(stream));
+        let url = serve(std::mem::forget);
         let limits = Limits { silence: Duration::from_millis(20), ..Limits::default() };
         let directory = tempfile::tempdir().unwrap();
         let to = directory.path().join("x");

@@ -185,7 +185,7 @@ fn port_taken(line: &str) -> Failure {
             .next(format!("find who holds it: `ss -ltnp 'sport = :{port}'`, `docker ps --filter publish={port}`")),
         None => failure,
     };
-    failure.next("end that program, or choose another port in lab.toml: `[cluster] http_port`, `https_port`")
+    failure.next("end that program, or choose another port in lab.toml: `[cluster] http-port`, `https-port`")
 }
 
 fn line_with<'a>(text: &'a str, needles: &[&str]) -> Option<&'a str> {
@@ -346,7 +346,7 @@ mod tests {
                 format!("the kind cluster could not be made: {port} of this machine is taken"),
                 "{said}"
             );
-            assert!(failure.next.last().unwrap().contains("http_port"));
+            assert!(failure.next.last().unwrap().contains("http-port"));
         }
     }
 

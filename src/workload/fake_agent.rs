@@ -24,7 +24,7 @@ use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::workload::hex;
+use crate::spire::hex;
 
 /// An authority, as a SPIRE server has one. Its key id is one byte, repeated.
 pub(crate) struct Authority {

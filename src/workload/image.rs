@@ -17,8 +17,8 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::error::{Failure, io_failure};
+use crate::spire::hex;
 use crate::workload::elf::{Architecture, Elf, Reason};
-use crate::workload::hex;
 use crate::workload::layer::{EXECUTABLE, Hashing, write_directory, write_file, write_layer};
 use crate::workload::libraries::{Closure, Search, closure};
 
@@ -394,6 +394,7 @@ mod tests {
     /// The real loader, told to look at nothing but the unpacked layer, starts the program.
     #[test]
     #[cfg(target_os = "linux")]
+    #[expect(clippy::disallowed_methods, reason = "the unpacked program is run to see that it is whole")]
     fn the_unpacked_layer_runs() {
         let dir = tempfile::tempdir().expect("a directory");
         let to = dir.path().join("workload.tar");

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 
 use crate::error::{Failure, io_failure};
-use crate::workload::hex;
+use crate::spire::hex;
 use crate::workload::libraries::Closure;
 
 /// Where the executable lies in the image.

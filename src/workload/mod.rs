@@ -24,17 +24,6 @@ pub mod record;
 pub mod svid;
 pub mod watch_text;
 
-use std::fmt::Write as _;
-
 pub use follow::follow;
 pub use image::{ImageArchive, build_archive, can_run_in_linux_container, identity, is_current, read_archive};
 pub use record::{Connection, Line, Update, parse_line, updates_in};
-
-/// Lower-case hexadecimal digits without separators, as SPIRE writes authority ids.
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}

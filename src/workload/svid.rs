@@ -10,7 +10,7 @@ use x509_parser::extensions::ParsedExtension;
 use x509_parser::prelude::FromDer as _;
 use x509_parser::time::ASN1Time;
 
-use crate::workload::hex;
+use crate::spire::hex;
 
 /// What the certificates say.
 #[derive(Debug, Clone, PartialEq, Eq)]

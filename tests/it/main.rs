@@ -1,5 +1,8 @@
 //! The hermetic integration tests, in one binary: no network, no Docker.
 
+// Clippy lifts these in test functions only, not in what they share.
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
+
 mod comparison;
 #[path = "../contract/mod.rs"]
 mod contract;

@@ -76,7 +76,7 @@ fn listed() -> (BTreeSet<String>, BTreeSet<String>) {
         if let Some(name) = line.strip_prefix("  ").filter(|rest| !rest.starts_with(' ')) {
             names.extend(name.split_whitespace().next().map(str::to_owned));
         }
-        if let Some((_, rest)) = line.split_once("[aliases: ") {
+        if let Some((_, rest)) = line.split_once("[alias: ").or_else(|| line.split_once("[aliases: ")) {
             aliases.extend(rest.trim_end_matches(']').split(", ").map(str::to_owned));
         }
     }
@@ -149,7 +149,7 @@ fn keys() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for line in config::DEFAULT.lines() {
         if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.split(']').next()) {
-            table = name.to_owned();
+            name.clone_into(&mut table);
             continue;
         }
         let Some((key, _)) = line.trim_start_matches(['#', ' ']).split_once(" = ") else { continue };
