@@ -35,7 +35,8 @@ impl Story {
     /// # Panics
     /// They are not a whole run's.
     pub fn read(lines: &str) -> Story {
-        let events: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect();
+        let events: Vec<Value> =
+            lines.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect();
         let first = events.first().expect("an event");
         assert_eq!(first["type"], "run-started", "the first event");
         let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
@@ -52,7 +53,7 @@ impl Story {
                 "step-started" => order.push(format!("+{step}")),
                 "step-skipped" | "step-done" | "step-failed" | "step-cancelled" => {
                     order.push(format!("-{step}"));
-                    steps.get_mut(&step).expect("a step of the plan").outcome = kind["step-".len()..].to_owned();
+                    kind["step-".len()..].clone_into(&mut steps.get_mut(&step).expect("a step of the plan").outcome);
                 }
                 _ => {}
             }

@@ -56,7 +56,9 @@ impl Shape {
         }
         if let Some(documents) = documents(text) {
             let mut paths = BTreeMap::new();
-            documents.iter().for_each(|document| walk("", document, &mut paths));
+            for document in &documents {
+                walk("", document, &mut paths);
+            }
             return Shape::Json(paths);
         }
         Shape::Text(text.lines().map(|line| plain(line, names)).filter(|line| !line.is_empty()).collect())
@@ -65,9 +67,8 @@ impl Shape {
 
 /// One document, or one on each line.
 fn documents(text: &str) -> Option<Vec<Value>> {
-    let whole = |text: &str| {
-        serde_json::from_str::<Value>(text).ok().filter(|value| value.is_object() || value.is_array())
-    };
+    let whole =
+        |text: &str| serde_json::from_str::<Value>(text).ok().filter(|value| value.is_object() || value.is_array());
     whole(text).map(|value| vec![value]).or_else(|| text.trim().lines().map(whole).collect())
 }
 
@@ -110,8 +111,10 @@ fn plain(line: &str, names: &[(String, String)]) -> String {
     for (name, stands_for) in names.iter().filter(|(name, _)| !name.is_empty()) {
         line = line.replace(name.as_str(), stands_for);
     }
-    let words: Vec<String> =
-        line.split_whitespace().map(|word| if DATES.contains(&word) { "<date>".into() } else { numbers(word) }).collect();
+    let words: Vec<String> = line
+        .split_whitespace()
+        .map(|word| if DATES.contains(&word) { "<date>".into() } else { numbers(word) })
+        .collect();
     words.join(" ")
 }
 

@@ -19,10 +19,7 @@ const READ: &[(&str, &[&str])] = &[
     ("docker version", &["Server.Version"]),
     ("docker containers", &["Names", "State", "CreatedAt"]),
     ("kubectl version", &["clientVersion.gitVersion"]),
-    (
-        "helm list",
-        &["[].name", "[].namespace", "[].revision", "[].status", "[].chart", "[].updated", "[].app_version"],
-    ),
+    ("helm list", &["[].name", "[].namespace", "[].revision", "[].status", "[].chart", "[].updated", "[].app_version"]),
     ("server bundle", &["trust_domain", "x509_authorities", "x509_authorities[].asn1", "jwt_authorities"]),
     ("server entry count", &["count"]),
     ("server agents", &["agents", "agents[].id.path", "agents[].id.trust_domain"]),
@@ -148,8 +145,8 @@ fn differences(id: &str, real: &Answer, rehearsed: &Answer) -> Vec<String> {
     if real.code != rehearsed.code {
         found.push(format!("ends with {}, really with {}", rehearsed.code, real.code));
     }
-    let read = READ.iter().find(|(other, _)| *other == id).map_or(&[][..], |(_, read)| read);
-    found.extend(shapes(&real.out, &rehearsed.out, read));
+    let needed = READ.iter().find(|(other, _)| *other == id).map_or(&[][..], |(_, paths)| paths);
+    found.extend(shapes(&real.out, &rehearsed.out, needed));
     // On success, standard error carries remarks for people; SPIRE's versions are the exception.
     if real.code != 0 || id.ends_with(" version") && real.out.is_empty() {
         found.extend(shapes(&real.err, &rehearsed.err, &[]).into_iter().map(|lie| format!("stderr: {lie}")));
@@ -157,7 +154,7 @@ fn differences(id: &str, real: &Answer, rehearsed: &Answer) -> Vec<String> {
     found
 }
 
-fn shapes(real: &Shape, rehearsed: &Shape, read: &[&str]) -> Vec<String> {
+fn shapes(real: &Shape, rehearsed: &Shape, needed: &[&str]) -> Vec<String> {
     let mut found = Vec::new();
     match (real, rehearsed) {
         (Shape::Empty, Shape::Empty) => {}
@@ -175,7 +172,7 @@ fn shapes(real: &Shape, rehearsed: &Shape, read: &[&str]) -> Vec<String> {
                     Some(_) => {}
                 }
             }
-            for path in read {
+            for path in needed {
                 let list = format!("items[].{path}");
                 let path = if real.contains_key(&list) { list.as_str() } else { path };
                 if !real.contains_key(path) {

@@ -47,7 +47,8 @@ images.archives = ["images.tar"]
 /// An archive as `docker save` writes it, as far as the names go.
 fn images(path: &Path) {
     let mut archive = tar::Builder::new(std::fs::File::create(path).unwrap());
-    let manifest = r#"[{"Config": "0123456789abcdef.json", "RepoTags": ["docker.io/library/postgres:16"], "Layers": []}]"#;
+    let manifest =
+        r#"[{"Config": "0123456789abcdef.json", "RepoTags": ["docker.io/library/postgres:16"], "Layers": []}]"#;
     let mut header = tar::Header::new_gnu();
     header.set_size(manifest.len() as u64);
     header.set_mode(0o644);
@@ -88,8 +89,7 @@ impl Stage {
         let emitter = Emitter::new(Arc::clone(&session.world.clock), Arc::new(Silence));
         let plan = plan::build(&self.lab, goal, None);
         let cancel = CancellationToken::new();
-        let result =
-            engine::execute(&plan, &RunInfo::default(), &steps::body, &session, &emitter, &cancel).await;
+        let result = engine::execute(&plan, &RunInfo::default(), &steps::body, &session, &emitter, &cancel).await;
         assert_eq!(result.outcome, engine::Outcome::Ok, "{:?}", result.failure);
     }
 }

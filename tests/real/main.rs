@@ -9,6 +9,15 @@
 //! With `COASTAL_RECORD=1` the story also writes what the real world answered into `tests/data/recordings`, to which
 //! the hermetic suite holds the rehearsal.
 
+// Clippy lifts these in test functions only, not in what they share.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test that cannot go on fails, and a long one says how far it is"
+)]
+
 #[path = "../contract/mod.rs"]
 mod contract;
 mod foreign;

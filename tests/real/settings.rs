@@ -39,28 +39,25 @@ impl Settings {
             }
             path
         };
-        let images = match variable("COASTAL_TEST_IMAGES") {
-            Some(list) => std::env::split_paths(&list)
+        let images = if let Some(list) = variable("COASTAL_TEST_IMAGES") {
+            std::env::split_paths(&list)
                 .filter(|path| !path.as_os_str().is_empty())
                 .map(|path| exists("COASTAL_TEST_IMAGES", path))
-                .collect(),
-            None => {
-                missing.push("COASTAL_TEST_IMAGES: image archives with colons between, or the empty text".to_owned());
-                Vec::new()
-            }
+                .collect()
+        } else {
+            missing.push("COASTAL_TEST_IMAGES: image archives with colons between, or the empty text".to_owned());
+            Vec::new()
         };
-        let mut file = |name: &str, what: &str| match variable(name).filter(|value| !value.is_empty()) {
-            Some(value) => {
-                let path = PathBuf::from(value);
-                if !path.exists() {
-                    missing.push(format!("{name}: there is no {}", path.display()));
-                }
-                path
-            }
-            None => {
+        let mut file = |name: &str, what: &str| {
+            let Some(value) = variable(name).filter(|value| !value.is_empty()) else {
                 missing.push(format!("{name}: {what}"));
-                PathBuf::new()
+                return PathBuf::new();
+            };
+            let path = PathBuf::from(value);
+            if !path.exists() {
+                missing.push(format!("{name}: there is no {}", path.display()));
             }
+            path
         };
         let settings = Settings {
             spire_chart: file("COASTAL_TEST_SPIRE_CHART", "chart spire 0.13.0, directory or archive"),

@@ -62,7 +62,10 @@ fn the_lab_from_nothing_and_back() {
     record::stage(&lab, Stage::Up);
 
     lab.makes_so(&["down", "--keep-cluster"]);
-    assert_eq!(lab.items(&["pods", "--all-namespaces"], |pod| !pod["metadata"]["deletionTimestamp"].is_null()), [""; 0]);
+    assert_eq!(
+        lab.items(&["pods", "--all-namespaces"], |pod| !pod["metadata"]["deletionTimestamp"].is_null()),
+        [""; 0]
+    );
     let left = lab.items(&["pods", "--all-namespaces"], |pod| {
         let namespace = pod["metadata"]["namespace"].as_str().unwrap_or_default();
         !["kube-system", "local-path-storage"].contains(&namespace)
@@ -77,12 +80,20 @@ fn the_lab_from_nothing_and_back() {
             lab.makes_so(&["test"]);
         }
     }
-    assert_eq!(lab.items(&["pods", "--all-namespaces"], |pod| !pod["metadata"]["deletionTimestamp"].is_null()), [""; 0]);
+    assert_eq!(
+        lab.items(&["pods", "--all-namespaces"], |pod| !pod["metadata"]["deletionTimestamp"].is_null()),
+        [""; 0]
+    );
 
     lab.makes_so(&["cluster-down"]);
     assert!(!clusters().contains(&lab.cluster.to_owned()));
     lab.is_so_already(&["cluster-down"]);
-    assert!(!lab.paths.kubeconfig().exists(), "{} is left in {}", lab.paths.kubeconfig().display(), lab.directory().display());
+    assert!(
+        !lab.paths.kubeconfig().exists(),
+        "{} is left in {}",
+        lab.paths.kubeconfig().display(),
+        lab.directory().display()
+    );
 }
 
 fn the_cluster_holds_what_it_should(lab: &Lab) {
@@ -106,10 +117,7 @@ fn the_cluster_holds_what_it_should(lab: &Lab) {
     let helm = coastal::tools::helm::Helm {
         repositories: lab.paths.helm_repositories(),
         cache: lab.paths.helm_cache(),
-        target: coastal::tools::Target {
-            kubeconfig: lab.paths.kubeconfig(),
-            context: format!("kind-{}", lab.cluster),
-        },
+        target: coastal::tools::Target { kubeconfig: lab.paths.kubeconfig(), context: format!("kind-{}", lab.cluster) },
     };
     let values = crate::lab::run(&helm.get_values("spire", "default")).stdout;
     for password in passwords {
@@ -130,8 +138,12 @@ fn logs(lab: &Lab) -> Vec<(String, String)> {
     pods.into_iter()
         .map(|pod| {
             let name = pod.trim_start_matches("default/").to_owned();
-            let command = coastal::tools::Command::new(coastal::tools::Tool::Kubectl, ["logs", "--namespace", "default"])
-                .args([name.clone(), "--kubeconfig".to_owned(), lab.paths.kubeconfig().display().to_string()]);
+            let command =
+                coastal::tools::Command::new(coastal::tools::Tool::Kubectl, ["logs", "--namespace", "default"]).args([
+                    name.clone(),
+                    "--kubeconfig".to_owned(),
+                    lab.paths.kubeconfig().display().to_string(),
+                ]);
             (name, crate::lab::run(&command).stdout)
         })
         .collect()
