@@ -88,8 +88,8 @@ impl Cluster {
         let Some(api) = self.dynamic(&gvk, object.metadata.namespace.as_deref()).await? else {
             return Ok(Some(Difference::Missing(name_of(object))));
         };
-        let live = api
-            .get_opt(&object.name_any())
+        let live = self
+            .look(&api, &object.name_any())
             .await
             .map_err(|error| api_failure(&format!("could not read {}", name_of(object)), &error))?;
         let Some(live) = live else { return Ok(Some(Difference::Missing(name_of(object)))) };

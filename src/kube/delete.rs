@@ -48,8 +48,10 @@ impl Cluster {
         let Ok(gvk) = kube::core::GroupVersionKind::try_from(&types) else { return Ok(None) };
         let Some(api) = self.dynamic(&gvk, object.metadata.namespace.as_deref()).await? else { return Ok(None) };
         let what = name_of(object);
-        let live =
-            api.get_opt(&object.name_any()).await.map_err(|e| api_failure(&format!("could not read {what}"), &e))?;
+        let live = self
+            .look(&api, &object.name_any())
+            .await
+            .map_err(|e| api_failure(&format!("could not read {what}"), &e))?;
         Ok(live.filter(|live| live.labels().get(Lab::LABEL) == Some(&lab.name)).map(|_| what))
     }
 
@@ -64,8 +66,10 @@ impl Cluster {
         // A kind that the server does not know has no objects.
         let Some(api) = self.dynamic(&gvk, object.metadata.namespace.as_deref()).await? else { return Ok(()) };
         let what = name_of(object);
-        let live =
-            api.get_opt(&object.name_any()).await.map_err(|e| api_failure(&format!("could not read {what}"), &e))?;
+        let live = self
+            .look(&api, &object.name_any())
+            .await
+            .map_err(|e| api_failure(&format!("could not read {what}"), &e))?;
         match live {
             Some(live) if ours(&live) => self.delete_named(api, &object.name_any(), &what, patience).await,
             _ => Ok(()),
@@ -88,7 +92,7 @@ impl Cluster {
     {
         match api.delete(name, &DeleteParams::foreground()).await {
             Ok(_) => {}
-            Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
             Err(error) => return Err(api_failure(&format!("could not delete {what}"), &error)),
         }
         self.wait_one(api, name, patience, |object| match object {

@@ -76,6 +76,18 @@ impl Cluster {
         self.namespaced::<K>(namespace).get_opt(name).await.map_err(|error| api_failure(&what(), &error))
     }
 
+    /// One object of a kind that may itself be gone by now: a server that has dropped the kind's CRD answers with a
+    /// bare 404 page, which means that the object is not there either.
+    async fn look<K>(&self, api: &Api<K>, name: &str) -> Result<Option<K>, kube::Error>
+    where
+        K: Clone + std::fmt::Debug + serde::de::DeserializeOwned,
+    {
+        match api.get_opt(name).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+            other => other,
+        }
+    }
+
     /// How the server serves `object`, and the API to reach it.
     ///
     /// # Errors
@@ -127,5 +139,27 @@ impl Cluster {
         let found = discovery.resolve_gvk(gvk);
         *slot = Some(Arc::new(discovery));
         Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http::{Request, Response};
+    use kube::client::Body;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_object_of_a_kind_that_is_gone_is_not_there() {
+        let service = tower::service_fn(|_: Request<Body>| async {
+            let mut response = Response::new(Body::from(b"404 page not found\n".to_vec()));
+            *response.status_mut() = http::StatusCode::NOT_FOUND;
+            Ok::<_, Infallible>(response)
+        });
+        let cluster = Cluster::new(kube::Client::new(service, "default"));
+        let api = cluster.namespaced::<k8s_openapi::api::core::v1::ConfigMap>("default");
+        assert!(cluster.look(&api, "gone").await.unwrap().is_none());
     }
 }

@@ -10,7 +10,7 @@ use kube::core::DynamicObject;
 use crate::config::{Lab, MonitoringSpec};
 use crate::engine::{Body, StepContext};
 use crate::error::Failure;
-use crate::kube::Rollout;
+use crate::kube::{Cluster, Patience, Rollout, api_failure};
 use crate::plan::Finding;
 use crate::steps::addons::{found_by, gone};
 use crate::steps::release::{self, Wanted};
@@ -180,25 +180,14 @@ impl Body for Uninstall {
             .await?;
         if cx.session.lab.is_kind() {
             // The cluster is the lab's, so its CRDs are, too; elsewhere somebody else's objects may hang on them.
-            for crd in cluster
-                .all::<CustomResourceDefinition>()
-                .list(&kube::api::ListParams::default())
-                .await
-                .into_iter()
-                .flatten()
-            {
-                if crd.spec.group == "monitoring.coreos.com" {
-                    let name = crd.name_any();
-                    cluster
-                        .delete_named::<CustomResourceDefinition>(
-                            cluster.all(),
-                            &name,
-                            &format!("CRD {name}"),
-                            &patience,
-                        )
-                        .await?;
-                }
-            }
+            let crds = cluster.all::<CustomResourceDefinition>().list(&kube::api::ListParams::default()).await;
+            let crds = crds.map_err(|error| api_failure("could not list the CRDs", &error))?;
+            let names: Vec<String> = crds
+                .iter()
+                .filter(|crd| crd.spec.group == "monitoring.coreos.com")
+                .map(ResourceExt::name_any)
+                .collect();
+            try_join_all(names.iter().map(|name| remove_crd(&cluster, name, &patience))).await?;
         }
         Ok(())
     }
@@ -206,4 +195,8 @@ impl Body for Uninstall {
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
         gone(self.check(cx).await?)
     }
+}
+
+async fn remove_crd(cluster: &Cluster, name: &str, patience: &Patience<'_>) -> Result<(), Failure> {
+    cluster.delete_named::<CustomResourceDefinition>(cluster.all(), name, &format!("CRD {name}"), patience).await
 }
