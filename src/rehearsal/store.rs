@@ -22,6 +22,8 @@ pub use super::identity::short_hash;
 
 /// So many changes can be watched back to; older versions are answered with 410.
 const LOG_LENGTH: usize = 2048;
+/// Instances of a definition go before it does.
+pub(super) const DEFINITION_FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
 
 /// What identifies an object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -246,7 +248,7 @@ impl Store {
                 ("uid", Some(uid().into())),
                 ("creationTimestamp", Some(self.timestamp().into())),
                 ("resourceVersion", None),
-                ("generation", Some(1.into())),
+                ("generation", has_generation(&object).then(|| 1.into())),
                 ("deletionTimestamp", None),
                 ("deletionGracePeriodSeconds", None),
             ],
@@ -258,6 +260,7 @@ impl Store {
             }
         }
         if let Some(before) = before
+            && has_generation(&object)
             && !same_specification(before, &object)
         {
             let generation = number(before, "/metadata/generation", 1) + 1;
@@ -322,7 +325,8 @@ impl Store {
         let foreground = propagation == Propagation::Foreground;
         let grace = grace.unwrap_or_else(|| number(&object, "/spec/terminationGracePeriodSeconds", 30));
         let graceful = key.kind == "Pod" && grace > 0 && !text(&object, "/spec/nodeName").is_empty();
-        if !graceful && !foreground && !held(&object) {
+        let definition = key.kind == "CustomResourceDefinition";
+        if !graceful && !foreground && !definition && !held(&object) {
             return self.remove(key);
         }
         let mut inner = self.lock();
@@ -334,6 +338,12 @@ impl Store {
             set(&mut object, "/metadata/finalizers", finalizers);
         }
         if object.pointer("/metadata/deletionTimestamp").is_none() {
+            if definition {
+                // Its instances go first. The server adds this when the definition is deleted, not before.
+                let mut finalizers: Vec<Value> = items(&object, "/metadata/finalizers").cloned().collect();
+                finalizers.push(DEFINITION_FINALIZER.into());
+                set(&mut object, "/metadata/finalizers", finalizers);
+            }
             set(&mut object, "/metadata/deletionTimestamp", self.timestamp());
             set(&mut object, "/metadata/deletionGracePeriodSeconds", if graceful { grace } else { 0 });
         }
@@ -472,6 +482,12 @@ impl Store {
 fn held(object: &Value) -> bool {
     items(object, "/metadata/finalizers").next().is_some()
         || (text(object, "/kind") == "Namespace" && items(object, "/spec/finalizers").next().is_some())
+}
+
+/// Whether the server counts the object's changes: not for the core kinds, RBAC, storage and leases.
+fn has_generation(object: &Value) -> bool {
+    !["v1", "rbac.authorization.k8s.io/v1", "storage.k8s.io/v1", "coordination.k8s.io/v1"]
+        .contains(&text(object, "/apiVersion"))
 }
 
 /// Whether two objects ask for the same: all but metadata and status counts. A change of it is a new generation.

@@ -1,8 +1,11 @@
 //! The hermetic integration tests, in one binary: no network, no Docker.
 
 // Clippy lifts these in test functions only, not in what they share.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+mod comparison;
+#[path = "../contract/mod.rs"]
+mod contract;
 mod processes;
 mod readme;
 mod real_world;

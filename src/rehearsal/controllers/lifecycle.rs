@@ -7,12 +7,10 @@ use tokio::time::Duration;
 use super::{owner_key, pods};
 use crate::rehearsal::api::{defaults, select};
 use crate::rehearsal::object::{condition, items, set, set_condition, text};
-use crate::rehearsal::store::{Key, Propagation, Store};
+use crate::rehearsal::store::{DEFINITION_FINALIZER, Key, Propagation, Store};
 
 /// From the creation of a definition to its being served.
 const ESTABLISHED_AFTER: SignedDuration = SignedDuration::from_millis(100);
-/// Instances of a definition go before it does.
-const DEFINITION_FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
 /// A claim stays while a pod uses it.
 const CLAIM_FINALIZER: &str = "kubernetes.io/pvc-protection";
 
@@ -106,7 +104,6 @@ pub fn definition(store: &Store, key: &Key, crd: &Value, deleting: bool) -> Opti
     }
     let now = store.timestamp();
     store.update(key, |crd| {
-        add_finalizer(crd, DEFINITION_FINALIZER);
         set_condition(crd, "NamesAccepted", true, "NoConflicts", "no conflicts found", &now);
         set_condition(crd, "Established", true, "InitialNamesAccepted", "the initial names have been accepted", &now);
     });

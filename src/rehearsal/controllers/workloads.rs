@@ -8,7 +8,7 @@ use tokio::time::Duration;
 
 use super::{pods, scheduler};
 use crate::rehearsal::api::defaults::replicas;
-use crate::rehearsal::object::{condition, items, number, set, set_condition, text};
+use crate::rehearsal::object::{condition, items, number, set, set_condition, text, unset};
 use crate::rehearsal::store::{Key, Propagation, Store};
 
 /// A pod that the server refused is tried again after this long.
@@ -23,7 +23,13 @@ fn report(store: &Store, key: &Key, object: &Value, status: &[(&str, i64)], more
     store.update(key, |live| {
         set(live, "/status/observedGeneration", object["metadata"]["generation"].clone());
         for (field, value) in status {
-            set(live, &format!("/status/{field}"), *value);
+            let path = format!("/status/{field}");
+            if *value == 0 && field.to_lowercase().contains("unavailable") {
+                // Left out by the real controllers too.
+                drop(unset(live, &path));
+            } else {
+                set(live, &path, *value);
+            }
         }
         more(live);
     });
