@@ -156,7 +156,7 @@ impl Stage {
         let rehearsal =
             Rehearsal::new(Options { faults: Vec::new(), world_file: args.world.clone(), ..Options::default() })?;
         let (directory, state) = if let Some(file) = &args.world {
-            (None, beside(file))
+            (None, beside(file)?)
         } else {
             let directory = tempfile::Builder::new()
                 .prefix("coastal-rehearsal-")

@@ -67,10 +67,7 @@ const OBJECTS: [(&str, &str); 19] = [
     ("api webhook", "/apis/apps/v1/namespaces/cert-manager/deployments/cert-manager-webhook"),
     ("api envoy", "/apis/apps/v1/namespaces/projectcontour/daemonsets/envoy"),
     ("api issuer", "/apis/cert-manager.io/v1/clusterissuers/selfsigned"),
-    (
-        "api crd",
-        "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/clusterspiffeids.spire.spiffe.io",
-    ),
+    ("api crd", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/clusterspiffeids.spire.spiffe.io"),
     ("api monitors", "/apis/monitoring.coreos.com/v1/podmonitors"),
     ("api absent", "/api/v1/namespaces/no-such-namespace"),
 ];
@@ -136,7 +133,10 @@ impl Place<'_> {
         for tool in Tool::ALL {
             let output = self.output(&versions::ask(tool)).await;
             let version = output.and_then(|output| versions::read(tool, &output));
-            found.insert(tool.to_string(), version.map_or_else(|error| error.to_string(), |version| version.to_string()));
+            found.insert(
+                tool.to_string(),
+                version.map_or_else(|error| error.to_string(), |version| version.to_string()),
+            );
         }
         found
     }
@@ -177,9 +177,8 @@ impl Place<'_> {
             let argv = std::iter::once(SERVER).chain(argv.iter().copied());
             kubectl::exec(&target, "spire-server", "spire-server-0", names::SERVER_CONTAINER, argv)
         };
-        let at_agent = |argv: &[&str]| {
-            kubectl::exec(&target, "spire-system", agent, names::AGENT_CONTAINER, argv.iter().copied())
-        };
+        let at_agent =
+            |argv: &[&str]| kubectl::exec(&target, "spire-system", agent, names::AGENT_CONTAINER, argv.iter().copied());
         let database =
             |query: &str| kubectl::exec(&target, "spire-server", "spire-db-0", "postgres", ["sh", "-c", query]);
         vec![

@@ -3,10 +3,14 @@
 // Clippy lifts these in test functions only, not in what they share.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+mod bad_input;
+mod commands;
 mod comparison;
 #[path = "../contract/mod.rs"]
 mod contract;
+mod events;
 mod processes;
 mod readme;
 mod real_world;
+mod rehearsed;
 mod support;
