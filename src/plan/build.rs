@@ -309,7 +309,7 @@ pub fn is_inside_cluster(step: StepId) -> bool {
 #[must_use]
 pub fn command_for(step: StepId) -> &'static str {
     match step {
-        S::Tools => "coastal check",
+        S::Tools => "coastal plan",
         S::Repos => "coastal add-repos",
         S::FetchCertManager
         | S::FetchContour
