@@ -23,7 +23,7 @@ fix:
 
 # The tests on a real cluster: makes and deletes a kind cluster of its own
 real:
-    cargo test --locked --test real -- --ignored --test-threads=1
+    cargo test --locked --test real -- --ignored --test-threads 1
 
 # Measure: planner, lab.toml, events, start-up, the rehearsal's story
 bench *ARGS:
