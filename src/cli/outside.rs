@@ -2,6 +2,7 @@
 //! [`super::rehearse`].
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use etcetera::BaseStrategy;
 use tokio_util::sync::CancellationToken;
@@ -70,6 +71,8 @@ pub fn stop_on_signals() -> CancellationToken {
     tokio::spawn(async move {
         next_signal().await;
         token.cancel();
+        // One wish to stop can arrive twice, when it is sent to the process and to its group.
+        tokio::time::sleep(Duration::from_millis(500)).await;
         next_signal().await;
         crate::exit_now(crate::error::ExitCode::Interrupted);
     });
