@@ -340,7 +340,7 @@ mod tests {
     fn places() {
         check(
             &URL,
-            &["https://a/b", "http://127.0.0.1:8879/x"],
+            &["https://a/b", "http://127.0.0.1:8081/x"],
             &["", "https://", "ftp://a", "a/b", "https:///a", "https://a b"],
         );
         check(&PATH, &["a", "../a/b.yaml", "/a", "~/x"], &["", "https://a", "oci://a", "a\nb"]);

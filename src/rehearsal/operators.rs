@@ -123,7 +123,7 @@ fn stateful_set(store: &Store, kind: &str, object: &Value) {
     }));
 }
 
-/// The Service that uninstalling leaves behind, because helm does not know of it (testbed README).
+/// The Service that uninstalling leaves behind, because helm does not know of it.
 fn kubelet_service(store: &Store, operator: &Value) {
     let args = items(operator, "/spec/template/spec/containers")
         .flat_map(|container| items(container, "/args"))

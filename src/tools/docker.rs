@@ -247,13 +247,13 @@ mod tests {
     #[test]
     fn node_images_are_read_without_bare_digests() {
         let recorded = "cgr.dev/chainguard/bash:latest\ncgr.dev/chainguard/bash@sha256:96ab1600d945b4a9\n\
-                        docker.io/testbed/toolbox:1\nregistry.k8s.io/pause:3.10\nsha256:165dcc3922aeac5bcade5e78\n";
+                        docker.io/example/toolbox:1\nregistry.k8s.io/pause:3.10\nsha256:165dcc3922aeac5bcade5e78\n";
         assert_eq!(
             parse_node_images(&out(recorded)),
             [
                 "cgr.dev/chainguard/bash:latest",
                 "cgr.dev/chainguard/bash@sha256:96ab1600d945b4a9",
-                "docker.io/testbed/toolbox:1",
+                "docker.io/example/toolbox:1",
                 "registry.k8s.io/pause:3.10"
             ]
         );
@@ -264,7 +264,7 @@ mod tests {
         for (image, expected) in [
             ("workload", "docker.io/library/workload:latest"),
             ("workload:1", "docker.io/library/workload:1"),
-            ("testbed/toolbox:1", "docker.io/testbed/toolbox:1"),
+            ("example/toolbox:1", "docker.io/example/toolbox:1"),
             ("ghcr.io/spiffe/spire-server:1.7.2", "ghcr.io/spiffe/spire-server:1.7.2"),
             ("localhost/app", "localhost/app:latest"),
             ("localhost:5000/app:2", "localhost:5000/app:2"),
