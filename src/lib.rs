@@ -39,8 +39,10 @@ pub mod world;
 
 pub use cli::run;
 
-/// Ends the process at once: for the second Ctrl-C of somebody who has waited long enough.
+/// Ends the process and all that it has started, at once: for the second Ctrl-C of somebody who has waited long
+/// enough. What was started leads process groups of its own, so the terminal's Ctrl-C does not reach it.
 #[expect(clippy::exit, reason = "the only place that ends the process without unwinding")]
 pub(crate) fn exit_now(code: error::ExitCode) -> ! {
+    tools::process::kill_all();
     std::process::exit(code as i32)
 }

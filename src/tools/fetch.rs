@@ -13,7 +13,9 @@ use async_trait::async_trait;
 use tempfile::TempPath;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
+use ureq::config::ConfigBuilder;
 use ureq::tls::{RootCerts, TlsConfig};
+use ureq::typestate::AgentScope;
 
 use crate::error::{Failure, Kind, io_failure};
 use crate::world::Fetcher;
@@ -51,16 +53,18 @@ impl HttpFetcher {
     /// A fetcher with other limits.
     #[must_use]
     pub fn with(limits: Limits) -> Self {
-        let config = ureq::Agent::config_builder()
-            .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
-            .timeout_connect(Some(limits.connect))
-            .timeout_recv_response(Some(limits.silence))
-            .timeout_per_read(Some(limits.silence))
-            .timeout_global(Some(limits.whole))
-            .user_agent(concat!("coastal/", env!("CARGO_PKG_VERSION")))
-            .build();
-        HttpFetcher { agent: config.new_agent(), limits }
+        HttpFetcher { agent: agent(limits).build().new_agent(), limits }
     }
+}
+
+fn agent(limits: Limits) -> ConfigBuilder<AgentScope> {
+    ureq::Agent::config_builder()
+        .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
+        .timeout_connect(Some(limits.connect))
+        .timeout_recv_response(Some(limits.silence))
+        .timeout_per_read(Some(limits.silence))
+        .timeout_global(Some(limits.whole))
+        .user_agent(concat!("coastal/", env!("CARGO_PKG_VERSION")))
 }
 
 impl Default for HttpFetcher {
@@ -219,18 +223,9 @@ mod tests {
         serve(move |mut stream| stream.write_all(text.as_bytes()).unwrap())
     }
 
-    /// No proxy variable of the machine that runs the tests may matter: the fetcher under test has none.
+    /// The real fetcher, but deaf to the proxy variables of whoever runs the tests.
     fn fetcher(limits: Limits) -> HttpFetcher {
-        let mut fetcher = HttpFetcher::with(limits);
-        let config = ureq::Agent::config_builder()
-            .proxy(None)
-            .timeout_connect(Some(limits.connect))
-            .timeout_recv_response(Some(limits.silence))
-            .timeout_per_read(Some(limits.silence))
-            .timeout_global(Some(limits.whole))
-            .build();
-        fetcher.agent = config.new_agent();
-        fetcher
+        HttpFetcher { agent: agent(limits).proxy(None).build().new_agent(), limits }
     }
 
     async fn fetch(url: &str, to: &Path) -> Result<(), Failure> {

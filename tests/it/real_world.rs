@@ -26,6 +26,7 @@ case "$*" in
         echo "$*" >> "$DIR/argv"
         echo kind > "$DIR/clusters"
         [ -e "$DIR/quick" ] && exit 1
+        [ -e "$DIR/stubborn" ] && trap '' INT
         # In the foreground: a shell's background jobs ignore SIGINT.
         (exec 3> "$DIR/alive"; echo "below is up"; sleep 1000; true) ;;
     "delete cluster"*) echo "$*" >> "$DIR/argv"; rm -f "$DIR/clusters" ;;
@@ -80,6 +81,27 @@ impl Midway {
         self.alive.read_to_end(&mut Vec::new()).unwrap();
         code
     }
+}
+
+/// A kind that ignores Ctrl-C has 15 s to think about it, unless the user has less.
+#[test]
+fn a_second_ctrl_c_ends_everything_at_once() {
+    let lab = lab();
+    std::fs::write(lab.at("stubborn"), "").unwrap();
+    let Midway { mut child, output: _output, mut alive } = midway(&lab);
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap());
+    let status = loop {
+        // One more each time: those that come within half a second count as one.
+        kill(pid, Signal::SIGINT).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+    };
+    assert_eq!(status.code(), Some(130));
+    let (gone, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || gone.send(alive.read_to_end(&mut Vec::new())));
+    assert!(told.recv_timeout(std::time::Duration::from_secs(20)).is_ok(), "a process below kind lives on");
 }
 
 fn asked_of_kind(lab: &TestLab) -> Vec<String> {
