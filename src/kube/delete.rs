@@ -18,19 +18,14 @@ use crate::kube::wait::{Judgement, Patience};
 use crate::kube::{Cluster, api_failure, describe_pod};
 
 impl Cluster {
-    /// Deletes objects, dependents first, and waits until each is gone. What is gone already is fine.
-    /// `ours` decides about each live object whether it may go; one that may not is left alone.
+    /// Deletes those of the objects that carry the lab's label, dependents first, and waits until each is gone. What
+    /// is gone already is fine; what somebody else made under the same name is left alone.
     ///
     /// # Errors
     /// One is not gone in time; the sentence says what holds it.
-    pub async fn delete(
-        &self,
-        objects: &[DynamicObject],
-        ours: &(dyn Fn(&DynamicObject) -> bool + Sync),
-        patience: &Patience<'_>,
-    ) -> Result<(), Failure> {
+    pub async fn delete(&self, objects: &[DynamicObject], lab: &Lab, patience: &Patience<'_>) -> Result<(), Failure> {
         let deletions: Vec<BoxFuture<'_, _>> =
-            objects.iter().rev().map(|object| self.delete_one(object, ours, patience).boxed()).collect();
+            objects.iter().rev().map(|object| self.delete_one(object, lab, patience).boxed()).collect();
         stream::iter(deletions).buffer_unordered(AT_ONCE).try_collect().await
     }
 
@@ -44,36 +39,27 @@ impl Cluster {
     }
 
     async fn is_of(&self, object: &DynamicObject, lab: &Lab) -> Result<Option<String>, Failure> {
-        let types = object.types.clone().unwrap_or_default();
-        let Ok(gvk) = kube::core::GroupVersionKind::try_from(&types) else { return Ok(None) };
-        let Some(api) = self.dynamic(&gvk, object.metadata.namespace.as_deref()).await? else { return Ok(None) };
-        let what = name_of(object);
-        let live = self
-            .look(&api, &object.name_any())
-            .await
-            .map_err(|e| api_failure(&format!("could not read {what}"), &e))?;
-        Ok(live.filter(|live| live.labels().get(Lab::LABEL) == Some(&lab.name)).map(|_| what))
+        Ok(self.own(object, lab).await?.map(|_| name_of(object)))
     }
 
-    async fn delete_one(
-        &self,
-        object: &DynamicObject,
-        ours: &(dyn Fn(&DynamicObject) -> bool + Sync),
-        patience: &Patience<'_>,
-    ) -> Result<(), Failure> {
+    async fn delete_one(&self, object: &DynamicObject, lab: &Lab, patience: &Patience<'_>) -> Result<(), Failure> {
+        match self.own(object, lab).await? {
+            Some(api) => self.delete_named(api, &object.name_any(), &name_of(object), patience).await,
+            None => Ok(()),
+        }
+    }
+
+    /// How to reach the object, if it is there and carries the lab's label: the one rule of what may be removed.
+    async fn own(&self, object: &DynamicObject, lab: &Lab) -> Result<Option<Api<DynamicObject>>, Failure> {
         let types = object.types.clone().unwrap_or_default();
-        let Ok(gvk) = kube::core::GroupVersionKind::try_from(&types) else { return Ok(()) };
+        let Ok(gvk) = kube::core::GroupVersionKind::try_from(&types) else { return Ok(None) };
         // A kind that the server does not know has no objects.
-        let Some(api) = self.dynamic(&gvk, object.metadata.namespace.as_deref()).await? else { return Ok(()) };
-        let what = name_of(object);
+        let Some(api) = self.dynamic(&gvk, object.metadata.namespace.as_deref()).await? else { return Ok(None) };
         let live = self
             .look(&api, &object.name_any())
             .await
-            .map_err(|e| api_failure(&format!("could not read {what}"), &e))?;
-        match live {
-            Some(live) if ours(&live) => self.delete_named(api, &object.name_any(), &what, patience).await,
-            _ => Ok(()),
-        }
+            .map_err(|error| api_failure(&format!("could not read {}", name_of(object)), &error))?;
+        Ok(live.filter(|live| live.labels().get(Lab::LABEL) == Some(&lab.name)).map(|_| api))
     }
 
     /// Deletes one object with its dependents and waits until it is gone.

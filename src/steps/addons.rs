@@ -239,8 +239,7 @@ async fn rolled_out(cx: &StepContext, cluster: &Cluster, which: Which) -> Result
 
 async fn remove(cx: &StepContext, objects: Vec<DynamicObject>) -> Result<(), Failure> {
     let cluster = reach::cluster(cx).await?;
-    let lab = cx.session.lab.name.clone();
-    cluster.delete(&objects, &move |live| live.labels().get(Lab::LABEL) == Some(&lab), &cx.patience()).await
+    cluster.delete(&objects, &cx.session.lab, &cx.patience()).await
 }
 
 async fn leftovers(cx: &StepContext, which: Which, more: Vec<DynamicObject>) -> Result<Finding, Failure> {

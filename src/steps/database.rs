@@ -5,7 +5,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use base64::Engine;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Secret};
-use kube::ResourceExt;
 use kube::core::DynamicObject;
 use serde_json::json;
 
@@ -111,9 +110,7 @@ impl Body for Down {
                 .next("`coastal spire-uninstall` first, or `coastal down --keep-cluster` for everything"));
         }
         let cluster = reach::cluster(cx).await?;
-        let lab = cx.session.lab.name.clone();
-        let mine = move |live: &DynamicObject| live.labels().get(Lab::LABEL) == Some(&lab);
-        cluster.delete(&objects(&cx.session.lab)?, &mine, &cx.patience()).await?;
+        cluster.delete(&objects(&cx.session.lab)?, &cx.session.lab, &cx.patience()).await?;
         let namespace = &spire.server_namespace;
         cluster.pods_gone(namespace, "app=spire-db", &cx.patience()).await?;
         let claims = cluster.namespaced::<PersistentVolumeClaim>(namespace);

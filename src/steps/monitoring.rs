@@ -5,9 +5,8 @@ use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::{Secret, Service};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::ResourceExt;
-use kube::core::DynamicObject;
 
-use crate::config::{Lab, MonitoringSpec};
+use crate::config::MonitoringSpec;
 use crate::engine::{Body, StepContext};
 use crate::error::Failure;
 use crate::kube::{Cluster, Patience, Rollout, api_failure};
@@ -124,9 +123,7 @@ impl Body for RemoveMonitors {
     }
 
     async fn run(&self, cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
-        let lab = cx.session.lab.name.clone();
-        let mine = move |live: &DynamicObject| live.labels().get(Lab::LABEL) == Some(&lab);
-        reach::cluster(cx).await?.delete(&manifests::monitors(&cx.session.lab)?, &mine, &cx.patience()).await
+        reach::cluster(cx).await?.delete(&manifests::monitors(&cx.session.lab)?, &cx.session.lab, &cx.patience()).await
     }
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {

@@ -2,9 +2,7 @@
 
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Namespace;
-use kube::ResourceExt;
 
-use crate::config::Lab;
 use crate::engine::{Body, StepContext};
 use crate::error::Failure;
 use crate::kube::api_failure;
@@ -64,9 +62,10 @@ impl Body for Down {
     }
 
     async fn run(&self, cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
-        let lab = cx.session.lab.name.clone();
-        let mine = move |live: &kube::core::DynamicObject| live.labels().get(Lab::LABEL) == Some(&lab);
-        reach::cluster(cx).await?.delete(&manifests::namespaces(&cx.session.lab)?, &mine, &cx.patience()).await
+        reach::cluster(cx)
+            .await?
+            .delete(&manifests::namespaces(&cx.session.lab)?, &cx.session.lab, &cx.patience())
+            .await
     }
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {

@@ -10,7 +10,6 @@ use kube::ResourceExt;
 use kube::api::{ListParams, LogParams};
 use kube::core::DynamicObject;
 
-use crate::config::Lab;
 use crate::engine::{Body, StepContext};
 use crate::error::{Failure, Kind};
 use crate::kube::{Cluster, api_failure, describe_pod};
@@ -101,9 +100,7 @@ impl Body for Down {
 
     async fn run(&self, cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
         let cluster = reach::cluster(cx).await?;
-        let lab = cx.session.lab.name.clone();
-        let mine = move |live: &DynamicObject| live.labels().get(Lab::LABEL) == Some(&lab);
-        cluster.delete(&manifests::workload(&cx.session.lab)?, &mine, &cx.patience()).await?;
+        cluster.delete(&manifests::workload(&cx.session.lab)?, &cx.session.lab, &cx.patience()).await?;
         cluster.pods_gone(&cx.session.lab.workload.namespace, &selector(cx), &cx.patience()).await
     }
 

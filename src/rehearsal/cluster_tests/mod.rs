@@ -9,11 +9,13 @@ use std::sync::{Arc, Mutex};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::Api;
 use kube::api::ListParams;
+use kube::core::DynamicObject;
 use serde_json::{Value, json};
 use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::kube::{Cluster, Patience, parse};
+use crate::config::embedded;
+use crate::kube::{Cluster, Patience, label, parse};
 use crate::rehearsal::controllers::{Kubelet, PodFate, Probe};
 use crate::rehearsal::object::text;
 use crate::rehearsal::store::Store;
@@ -65,6 +67,15 @@ async fn world() -> World {
     World { store, cluster, client, fates, cancel: CancellationToken::new(), heard: Arc::default() }
 }
 
+/// The objects as a lab applies them: with its label.
+fn marked(text: &str) -> Vec<DynamicObject> {
+    let mut objects = parse("test", text).unwrap();
+    for object in &mut objects {
+        label(object, &embedded().unwrap());
+    }
+    objects
+}
+
 impl World {
     async fn patient<T>(&self, seconds: u64, what: impl AsyncFnOnce(&Patience<'_>) -> T) -> T {
         let heard = Arc::clone(&self.heard);
@@ -78,17 +89,13 @@ impl World {
     }
 
     async fn apply(&self, text: &str) {
-        self.patient(30, async |patience| self.cluster.apply(&parse("test", text).unwrap(), patience).await)
-            .await
-            .unwrap();
+        self.patient(30, async |patience| self.cluster.apply(&marked(text), patience).await).await.unwrap();
     }
 
     async fn delete(&self, text: &str) {
-        self.patient(60, async |patience| {
-            self.cluster.delete(&parse("test", text).unwrap(), &|_| true, patience).await
-        })
-        .await
-        .unwrap();
+        self.patient(60, async |patience| self.cluster.delete(&marked(text), &embedded().unwrap(), patience).await)
+            .await
+            .unwrap();
     }
 
     fn api<K>(&self) -> Api<K>

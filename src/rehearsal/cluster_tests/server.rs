@@ -330,3 +330,17 @@ async fn a_value_of_the_wrong_type_is_refused() {
         failure.message
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_does_not_carry_the_labs_label_is_not_removed() {
+    let w = world().await;
+    let own = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: own, namespace: default}\n";
+    let foreign = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: foreign, namespace: default}\n";
+    w.apply(own).await;
+    w.patient(30, async |patience| w.cluster.apply(&parse("test", foreign).unwrap(), patience).await).await.unwrap();
+    w.delete(own).await;
+    w.delete(foreign).await;
+    let api = w.api::<ConfigMap>();
+    assert!(api.get_opt("own").await.unwrap().is_none());
+    assert!(api.get_opt("foreign").await.unwrap().is_some());
+}

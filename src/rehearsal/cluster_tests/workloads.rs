@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 use tokio::time::{Duration, Instant};
 
-use super::{Fates, deployment, empty_store, world};
+use super::{Fates, deployment, empty_store, marked, world};
+use crate::config::embedded;
 use crate::kube::{Cluster, Judgement, describe_pod, parse};
 use crate::rehearsal::controllers::{Crash, ImageError, PodFate, Readiness};
 use crate::rehearsal::object::set;
@@ -134,7 +135,7 @@ const DRIVER: &str = "apiVersion: apps/v1\nkind: DaemonSet\nmetadata: {name: csi
 #[tokio::test(start_paused = true)]
 async fn pods_need_the_csi_driver_to_start_and_to_end() {
     let w = world().await;
-    let mut objects = parse("test", &deployment("web", 1, "100m")).unwrap();
+    let mut objects = marked(&deployment("web", 1, "100m"));
     objects[0].data["spec"]["template"]["spec"]["volumes"] =
         json!([{"name": "spiffe", "csi": {"driver": "csi.spiffe.io"}}]);
     w.patient(30, async |patience| w.cluster.apply(&objects, patience).await).await.unwrap();
@@ -157,8 +158,10 @@ async fn pods_need_the_csi_driver_to_start_and_to_end() {
     assert_eq!(nodes, ["kind-worker"], "the control plane is tainted");
     assert_eq!(w.api::<DaemonSet>().get("csi").await.unwrap().status.unwrap().number_ready, 1);
     w.delete(DRIVER).await;
-    let failure =
-        w.patient(60, async |patience| w.cluster.delete(&objects, &|_| true, patience).await).await.unwrap_err();
+    let failure = w
+        .patient(60, async |patience| w.cluster.delete(&objects, &embedded().unwrap(), patience).await)
+        .await
+        .unwrap_err();
     assert!(failure.message.contains("held by foregroundDeletion"), "{}", failure.message);
     let failure =
         w.patient(60, async |patience| w.cluster.pods_gone("default", "app=web", patience).await).await.unwrap_err();
