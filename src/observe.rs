@@ -294,7 +294,10 @@ async fn spire_status(cx: &StepContext, cluster: &Cluster) -> (SpireStatus, Vec<
     let mut troubles = Vec::new();
     let mut status = SpireStatus::default();
     match versions {
-        Ok(versions) => (status.servers, status.agents) = (versions.servers, versions.agents),
+        Ok(versions) => {
+            let text = |versions: Vec<semver::Version>| versions.iter().map(ToString::to_string).collect();
+            (status.servers, status.agents) = (text(versions.servers), text(versions.agents));
+        }
         Err(failure) => troubles.push(failure.message),
     }
     match ready {

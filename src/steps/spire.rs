@@ -8,12 +8,14 @@ use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::ResourceExt;
 use kube::api::ListParams;
+use semver::Version;
 
 use crate::config::SpireSpec;
 use crate::engine::{Body, StepContext};
 use crate::error::{Failure, Kind};
 use crate::kube::{Cluster, Rollout, api_failure, describe_pod};
 use crate::plan::Finding;
+use crate::spire::cli::version_in;
 use crate::spire::names;
 use crate::steps::addons::gone;
 use crate::steps::release::{self, Wanted};
@@ -59,9 +61,7 @@ impl Body for Install {
 async fn refuse_version_change(cx: &StepContext) -> Result<(), Failure> {
     let spire = &cx.session.lab.spire;
     let running = running_versions(cx).await?;
-    let other = |found: &[String], wanted: &semver::Version| {
-        found.iter().find(|version| **version != wanted.to_string()).cloned()
-    };
+    let other = |found: &[Version], wanted: &Version| found.iter().find(|version| *version != wanted).cloned();
     for (what, found, wanted) in
         [("servers", &running.servers, &spire.server_version), ("agents", &running.agents, &spire.agent_version)]
     {
@@ -81,9 +81,9 @@ async fn refuse_version_change(cx: &StepContext) -> Result<(), Failure> {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Versions {
     /// Of the servers that answer, sorted, without repetition.
-    pub servers: Vec<String>,
+    pub servers: Vec<Version>,
     /// Of the agents that answer.
-    pub agents: Vec<String>,
+    pub agents: Vec<Version>,
 }
 
 /// Asks every running server and agent for its version.
@@ -101,10 +101,10 @@ pub async fn running_versions(cx: &StepContext) -> Result<Versions, Failure> {
         }))
         .await;
         // SPIRE prints its version on standard error.
-        let mut versions: Vec<String> = said
+        let mut versions: Vec<Version> = said
             .into_iter()
             .flatten()
-            .map(|output| format!("{}{}", output.stdout, output.stderr).trim().to_owned())
+            .filter_map(|output| version_in(&output.stderr).or_else(|| version_in(&output.stdout)))
             .collect();
         versions.sort();
         versions.dedup();

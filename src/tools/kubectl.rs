@@ -41,6 +41,10 @@ pub fn parse_version(output: &Output) -> Result<Version, CommandError> {
 }
 
 /// Runs `argv` in a container, with no input.
+///
+/// Over SPDY: with `WebSocket`, the default from kubectl 1.31 on, what a short command prints can arrive before kubectl
+/// has its streams, and is dropped (`Unknown stream id 1, discarding message`, seen with 1.32.3), and containerd keeps
+/// a goroutine of each call (containerd/containerd#10568).
 #[must_use]
 pub fn exec<S: Into<String>>(
     target: &Target,
@@ -53,6 +57,7 @@ pub fn exec<S: Into<String>>(
         .args(pins(target))
         .args(["--"])
         .args(argv)
+        .env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "false")
 }
 
 fn pins(target: &Target) -> [String; 4] {
@@ -81,6 +86,10 @@ mod tests {
     #[test]
     fn argv() {
         let target = Target { kubeconfig: "/state/kubeconfig".into(), context: "kind-kind".into() };
+        assert_eq!(
+            exec(&target, "n", "p", "c", ["true"]).env,
+            [("KUBECTL_REMOTE_COMMAND_WEBSOCKETS".to_owned(), "false".to_owned())]
+        );
         assert_eq!(version().line(), "kubectl version --client --output json");
         assert_eq!(
             exec(&target, "spire-server", "spire-db-0", "postgres", ["psql", "-c", "select 1"]).line(),
