@@ -191,7 +191,7 @@ pub async fn serving(cx: &StepContext, cluster: &Cluster) -> Result<String, Fail
     let places = [(spire.system_namespace.as_str(), names::AGENT_SELECTOR)];
     let waiting = async {
         loop {
-            let (serving, wanted, trouble) = Agents::ask(cx, &cluster).await?;
+            let (serving, wanted, trouble) = Agents::ask(cx, cluster).await?;
             if serving == wanted {
                 return Ok(format!("{serving} of {wanted} agents serve the Workload API"));
             }

@@ -66,7 +66,7 @@ fn no_template(what: &str) -> Failure {
 pub(super) struct Servers(pub(super) u16);
 
 impl Servers {
-    async fn images(&self, cx: &StepContext, live: &Live) -> Result<Images, Failure> {
+    fn images(&self, cx: &StepContext, live: &Live) -> Result<Images, Failure> {
         let hop = hop(cx, self.0)?;
         undisturbed("servers", &live.server_versions(), hop)?;
         let agent = live.agent_template.clone().ok_or_else(|| no_template("agents"))?;
@@ -78,7 +78,7 @@ impl Servers {
 impl Body for Servers {
     async fn check(&self, cx: &StepContext) -> Result<Finding, Failure> {
         let live = Live::look(cx).await?;
-        let images = self.images(cx, &live).await?;
+        let images = self.images(cx, &live)?;
         let chart = chart::current(cx, &live)?;
         Ok(match release(cx, &images, &chart)?.check(cx).await? {
             Finding::Satisfied(_) => match all_at(&live.servers, &images.server, cx.session.lab.spire.servers as usize)
@@ -92,7 +92,7 @@ impl Body for Servers {
 
     async fn run(&self, cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
         let live = Live::look(cx).await?;
-        let images = self.images(cx, &live).await?;
+        let images = self.images(cx, &live)?;
         let chart = chart::current(cx, &live)?;
         chart::install(cx, &release(cx, &images, &chart)?, &images).await
     }
