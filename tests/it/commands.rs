@@ -1,5 +1,7 @@
 //! Every command, from the command line to what it prints, on the rehearsal world.
 
+use std::os::unix::fs::PermissionsExt;
+
 use serde_json::{Value, json};
 
 use crate::support::TestLab;
@@ -194,4 +196,17 @@ fn what_cannot_be_rehearsed_says_so() {
     lab.coastal("up --output xml").ends(2).says("possible values: text, json");
     lab.coastal("").ends(2).says("Usage");
     lab.coastal("--help").ok().says("Exit codes:");
+}
+
+/// It holds the cluster administrator's key, whoever writes it: kind, or coastal when it was lost.
+#[test]
+fn nobody_else_can_read_the_kubeconfig() {
+    let lab = TestLab::new();
+    let kubeconfig = lab.at("world.json.state/kubeconfig");
+    let is_private = || std::fs::metadata(&kubeconfig).unwrap().permissions().mode() & 0o777 == 0o600;
+    lab.rehearse("cluster-up").ok();
+    assert!(is_private(), "after it was made");
+    std::fs::remove_file(&kubeconfig).unwrap();
+    lab.rehearse("cluster-up").ok();
+    assert!(is_private(), "after it was found again");
 }
