@@ -59,12 +59,7 @@ pub(super) async fn run(
 }
 
 /// lab.toml still says the old versions, and `up` would refuse: offers to write down what runs now.
-async fn remember(
-    session: &std::sync::Arc<Session>,
-    write: bool,
-    ui: &Ui,
-    outside: &Outside,
-) -> Result<(), Failure> {
+async fn remember(session: &std::sync::Arc<Session>, write: bool, ui: &Ui, outside: &Outside) -> Result<(), Failure> {
     let spire = &outside.lab.spire;
     let live = Live::look(&observe::looking(session, &outside.cancel)).await?;
     let (Some(server), Some(agent)) = (live.server_template, live.agent_template) else { return Ok(()) };
@@ -77,7 +72,10 @@ async fn remember(
     }
     let says = format!("[spire] server-version = \"{server}\", agent-version = \"{agent}\"");
     let Some(file) = &outside.lab.file else {
-        ui.note(&format!("the lab is the built-in one, which says {}; `coastal init` writes a lab.toml to change: {says}", spire.server_version));
+        ui.note(&format!(
+            "the lab is the built-in one, which says {}; `coastal init` writes a lab.toml to change: {says}",
+            spire.server_version
+        ));
         return Ok(());
     };
     let question = format!("write the new versions into {}?", file.display());
@@ -85,7 +83,11 @@ async fn remember(
         write_versions(file, &SpireVersions { server, agent, chart })?;
         ui.note(&format!("{} says so now: {says}", file.display()));
     } else {
-        ui.note(&format!("{} still says {}; `up` refuses until it says {says} (`--write-lab` writes it)", file.display(), spire.server_version));
+        ui.note(&format!(
+            "{} still says {}; `up` refuses until it says {says} (`--write-lab` writes it)",
+            file.display(),
+            spire.server_version
+        ));
     }
     Ok(())
 }

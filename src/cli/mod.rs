@@ -1,7 +1,7 @@
 //! The command line: what can be asked for, and the one call that each command leads to.
 
-mod env;
 mod change;
+mod env;
 mod goal;
 mod init;
 mod logs;

@@ -11,6 +11,7 @@ use crate::spire::names;
 use crate::spire::path::Hop;
 use crate::steps::live::Live;
 use crate::steps::release::Wanted;
+use crate::steps::spire::explain_agents;
 use crate::steps::upgrade::{chart, hop};
 use crate::steps::{reach, values};
 
@@ -216,9 +217,7 @@ pub(super) async fn roll_agents(cx: &StepContext, to: &Version) -> Result<String
         doom = cluster.until_doomed(&places, &patience) => Err(doom),
     };
     match result {
-        Err(failure) if failure.kind != Kind::Interrupted => {
-            Err(cluster.explain(failure, &spire.system_namespace, names::AGENT_SELECTOR).await)
-        }
+        Err(failure) if failure.kind != Kind::Interrupted => Err(explain_agents(cx, &cluster, failure).await),
         other => other,
     }
 }
