@@ -184,7 +184,7 @@ fn evaluate(expression: &str, scope: &Value) -> Result<Option<Value>, String> {
         ["httpGet", path, port, probe] => {
             let port = port.parse::<u16>().map_or_else(|_| Value::from(*port), Value::from);
             let mut result = json!({"httpGet": {"path": path, "port": port}});
-            let mut settings = get(scope, probe).cloned().unwrap_or_default();
+            let mut settings = get(scope, probe).cloned().unwrap_or_else(|| json!({}));
             unset(&mut settings, "/enabled");
             merge(&mut result, &settings);
             result
