@@ -16,18 +16,21 @@ use crate::error::{Failure, Kind};
 use crate::kube::{Cluster, Rollout, api_failure, describe_pod, is_ready};
 use crate::plan::Finding;
 use crate::spire::names;
+use crate::spire::values::{Images, Phase};
 use crate::steps::addons::gone;
 use crate::steps::live::{Live, pods};
 use crate::steps::release::{self, Wanted};
 use crate::steps::{reach, values};
 
 fn wanted(cx: &StepContext) -> Result<Wanted<'_>, Failure> {
-    let spire = &cx.session.lab.spire;
+    let lab = &cx.session.lab;
+    let spire = &lab.spire;
+    let chart = values::spire_chart_version(lab)?;
     Ok(Wanted {
         name: &spire.release,
         namespace: &spire.release_namespace,
         chart: &spire.chart,
-        values: values::spire_values(&cx.session.lab)?,
+        values: values::spire_values(lab, &chart, &Images::of(lab), Phase::Settled)?,
         watch: vec![&spire.server_namespace, &spire.system_namespace],
     })
 }
