@@ -96,7 +96,7 @@ pub fn describe_pod(pod: &Pod) -> String {
     }
 }
 
-fn statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
+pub(super) fn statuses(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
     let lists = pod.status.iter().flat_map(|status| [&status.init_container_statuses, &status.container_statuses]);
     lists.flatten().flatten()
 }

@@ -10,6 +10,7 @@ mod error;
 mod logs;
 mod objects;
 mod rollout;
+mod stuck;
 mod wait;
 
 use std::sync::Arc;

@@ -16,3 +16,4 @@ pub fn hex(bytes: &[u8]) -> String {
         text
     })
 }
+pub mod path;

@@ -9,9 +9,11 @@ mod capacity;
 mod cluster;
 pub mod components;
 pub mod database;
+pub mod dump;
 mod fetch;
 pub mod identity;
 mod images;
+pub mod live;
 pub mod manifests;
 mod monitoring;
 mod namespaces;
@@ -19,6 +21,7 @@ pub mod reach;
 pub mod release;
 pub mod spire;
 mod tools;
+pub mod upgrade;
 pub mod values;
 pub mod workload;
 
@@ -63,5 +66,7 @@ pub fn body(step: StepId) -> Box<dyn Body> {
         S::RemoveCluster => Box::new(cluster::Down),
         S::ChartTests => Box::new(spire::ChartTests),
         S::IdentityTest => Box::new(identity::Test),
+        S::Continuity => Box::new(identity::Test),
+        S::Hop(step) => upgrade::body(step),
     }
 }
