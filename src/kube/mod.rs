@@ -26,6 +26,7 @@ pub use apply::{Difference, name_of};
 pub use connect::RealConnector;
 pub use diagnose::{Doom, describe_pod, doom_of};
 pub use error::api_failure;
+pub use logs::{LogOf, LogText};
 pub use objects::{differs, label, parse};
 pub use rollout::Rollout;
 pub use wait::{Judgement, Patience};

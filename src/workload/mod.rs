@@ -28,4 +28,4 @@ pub mod watch_text;
 
 pub use follow::follow;
 pub use image::{ImageArchive, build_archive, can_run_in_linux_container, identity, is_current, read_archive};
-pub use record::{Connection, Line, Update, parse_line, updates_in};
+pub use record::{Connection, Line, Update, lines_in, parse_line, updates_in};
