@@ -8,6 +8,7 @@ pub mod adopt;
 mod capacity;
 mod cluster;
 pub mod components;
+pub mod continuity;
 pub mod database;
 pub mod dump;
 mod fetch;

@@ -168,11 +168,16 @@ fn is_good(update: &Update, expected: &str, now: Timestamp) -> bool {
     update.spiffe_id == expected && update.is_valid_at(now)
 }
 
-fn selector(cx: &StepContext) -> String {
+/// Selects the workload's pods in its namespace.
+pub(super) fn selector(cx: &StepContext) -> String {
     format!("app={}", cx.session.lab.workload.name)
 }
 
-async fn pods(cx: &StepContext, cluster: &Cluster) -> Result<Vec<Pod>, Failure> {
+/// All of the workload's pods, also those that are going away.
+///
+/// # Errors
+/// They cannot be listed.
+pub(super) async fn pods(cx: &StepContext, cluster: &Cluster) -> Result<Vec<Pod>, Failure> {
     let namespace = &cx.session.lab.workload.namespace;
     let list = cluster.namespaced::<Pod>(namespace).list(&ListParams::default().labels(&selector(cx))).await;
     Ok(list.map_err(|error| api_failure("could not list the workload's pods", &error))?.items)
