@@ -67,7 +67,7 @@ pub fn body(step: StepId) -> Box<dyn Body> {
         S::RemoveCluster => Box::new(cluster::Down),
         S::ChartTests => Box::new(spire::ChartTests),
         S::IdentityTest => Box::new(identity::Test),
-        S::Continuity => Box::new(identity::Test),
+        S::Continuity => Box::new(continuity::Continuity),
         S::Hop(step) => upgrade::body(step),
     }
 }
