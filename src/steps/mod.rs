@@ -6,6 +6,7 @@
 mod addons;
 pub mod adopt;
 mod capacity;
+pub mod chart_files;
 mod cluster;
 pub mod components;
 pub mod continuity;
