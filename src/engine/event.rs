@@ -82,7 +82,7 @@ pub enum What {
         /// Milliseconds since the step started.
         took_ms: u64,
     },
-    /// Made so, and proven.
+    /// Made so, and proven; of a test (see [`StepId::is_test`]): passed.
     StepDone {
         /// Which.
         step: StepId,
@@ -154,6 +154,9 @@ pub struct RunResult {
     pub changed: Vec<StepId>,
     /// Steps that were already so.
     pub unchanged: Vec<StepId>,
+    /// Tests that passed; they changed nothing.
+    #[serde(default)]
+    pub passed: Vec<StepId>,
     /// Steps that failed.
     pub failed: Vec<StepId>,
     /// Steps that were not started.

@@ -15,11 +15,12 @@ use crate::engine::{Body, StepContext};
 use crate::error::Failure;
 use crate::kube::api_failure;
 use crate::plan::Finding;
+use crate::spire::values::{Images, Phase};
 use crate::steps::fetch::{self, chart_path, read_chart};
 use crate::steps::live::Live;
 use crate::steps::reach;
 use crate::steps::release::Wanted;
-use crate::steps::upgrade::images::{self, Images};
+use crate::steps::upgrade::images;
 use crate::steps::upgrade::{change, hop};
 
 /// The archived repository that the lab began with; it ends at [`LAST_ARCHIVED`].
@@ -227,14 +228,16 @@ impl Body for Move {
     async fn check(&self, cx: &StepContext) -> Result<Finding, Failure> {
         let live = Live::look(cx).await?;
         let (chart, images) = self.wanted(cx, &live)?;
-        images::release(cx, &images, &chart)?.check(cx).await
+        images::release(cx, &images, &chart, Phase::Settled)?.check(cx).await
     }
 
     async fn run(&self, cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
         let live = Live::look(cx).await?;
         let (chart, images) = self.wanted(cx, &live)?;
-        read_chart(&chart_path(cx, &chart))?;
-        install(cx, &images::release(cx, &images, &chart)?, &images).await
+        // The servers first, here too: the chart may move the port that the agents dial.
+        install(cx, &images::release(cx, &images, &chart, Phase::Servers)?, &images).await?;
+        images::roll_servers(cx, &reach::cluster(cx).await?).await?;
+        install(cx, &images::release(cx, &images, &chart, Phase::Settled)?, &images).await
     }
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
