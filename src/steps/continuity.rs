@@ -18,6 +18,7 @@ use crate::error::{Failure, Kind};
 use crate::kube::{Cluster, LogOf};
 use crate::plan::Finding;
 use crate::spire::names;
+use crate::steps::manifests::WORKLOAD_CONTAINER;
 use crate::steps::{reach, workload};
 use crate::workload::lines_in;
 use crate::workload::meter::{self, Life, Line, Observation, Report, TOLERANCE, Unread, Verdict, Window};
@@ -140,10 +141,9 @@ fn created_at(pod: &Pod) -> Timestamp {
 
 /// A pod with everything that its container logged and that can still be had.
 async fn observed(cluster: &Cluster, pod: &Pod, window: Window) -> meter::Pod {
-    let container = pod.spec.as_ref().and_then(|spec| spec.containers.first()).map(|container| container.name.clone());
-    let container = container.unwrap_or_default();
-    let lives = runs_of(pod, &container);
-    let lives = join_all(lives.into_iter().map(|run| read(cluster, pod, &container, run, window))).await;
+    let container = WORKLOAD_CONTAINER;
+    let lives = runs_of(pod, container);
+    let lives = join_all(lives.into_iter().map(|run| read(cluster, pod, container, run, window))).await;
     meter::Pod { name: pod.name_any(), uid: pod.uid().unwrap_or_default(), created_at: created_at(pod), lives }
 }
 

@@ -19,9 +19,12 @@ pub mod live;
 pub mod manifests;
 mod monitoring;
 mod namespaces;
+pub mod probe;
 pub mod reach;
 pub mod release;
 pub mod spire;
+#[cfg(test)]
+mod testing;
 mod tools;
 pub mod upgrade;
 pub mod values;

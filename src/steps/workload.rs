@@ -17,7 +17,7 @@ use crate::plan::Finding;
 use crate::spire::names;
 use crate::steps::addons::{found_by, gone};
 use crate::steps::images::{self, Program};
-use crate::steps::{capacity, manifests, reach};
+use crate::steps::{capacity, manifests, probe, reach};
 use crate::workload::record::{Update, updates_in};
 
 /// [`crate::plan::StepId::Workload`].
@@ -92,7 +92,7 @@ impl Body for Down {
             return Ok(Finding::Differs(format!("{first} is there")));
         }
         let pods = pods(cx, &cluster).await?;
-        Ok(match pods.first() {
+        Ok(match pods.first().or(probe::leftovers(cx, &cluster).await?.first()) {
             None => Finding::Satisfied("nothing of it is there".into()),
             Some(pod) => Finding::Differs(describe_pod(pod)),
         })
@@ -100,6 +100,8 @@ impl Body for Down {
 
     async fn run(&self, cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
         let cluster = reach::cluster(cx).await?;
+        // A probe uses the workload's service account.
+        probe::clear(cx, &cluster).await?;
         cluster.delete(&manifests::workload(&cx.session.lab)?, &cx.session.lab, &cx.patience()).await?;
         cluster.pods_gone(&cx.session.lab.workload.namespace, &selector(cx), &cx.patience()).await
     }
