@@ -4,24 +4,31 @@
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::{DaemonSet, StatefulSet};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::ResourceExt;
 use kube::api::{ListParams, Patch, PatchParams};
 use semver::Version;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::config::{ChartRef, Lab};
 use crate::engine::{Body, StepContext};
 use crate::error::Failure;
-use crate::kube::api_failure;
+use crate::kube::{Cluster, api_failure};
 use crate::plan::Finding;
+use crate::spire::names;
+use crate::spire::render::{Rendered, immutable_changes, mismatches};
+use crate::spire::values::known::{self, KnownKeys};
+use crate::spire::values::lines::Line;
 use crate::spire::values::{Images, Phase};
-use crate::steps::fetch::{self, read_chart};
+use crate::steps::chart_files::chart_texts;
+use crate::steps::fetch::{self, chart_path, read_chart};
 use crate::steps::live::Live;
-use crate::steps::reach;
 use crate::steps::release::Wanted;
 use crate::steps::upgrade::images;
 use crate::steps::upgrade::{change, hop};
+use crate::steps::{reach, values};
 
 /// The archived repository that the lab began with; it ends at [`LAST_ARCHIVED`].
 const ARCHIVED: &str = "spiffe.github.io/helm-charts";
@@ -97,12 +104,78 @@ fn is_of(path: &Path, chart: &str, version: &Version) -> bool {
     path.exists() && read_chart(path).is_ok_and(|meta| meta.name == chart && meta.version == version.to_string())
 }
 
-/// Installs the release; first what it would apply is rendered and compared with what is meant.
+/// Installs the release; first what it would apply is rendered and held against what is meant, and what Kubernetes
+/// would not let helm change is taken away.
 ///
 /// # Errors
 /// The chart does not render, what it renders is not what is meant, or helm fails.
-pub(super) async fn install(cx: &StepContext, wanted: &Wanted<'_>, _images: &Images) -> Result<(), Failure> {
+pub(super) async fn install(
+    cx: &StepContext,
+    wanted: &Wanted<'_>,
+    images: &Images,
+    phase: Phase,
+) -> Result<(), Failure> {
+    let lab = &cx.session.lab;
+    let path = chart_path(cx, wanted.chart);
+    let version = images::chart_version(cx, wanted.chart)?;
+    check_users_values(cx, &path, &version)?;
+    let command = reach::helm(cx).template(wanted.name, wanted.namespace, &path, wanted.values.to_string());
+    let output = cx.run(&command).await.map_err(|error| {
+        Failure::from(error).context(format!("chart spire {version} does not render with the lab's values"))
+    })?;
+    let rendered = Rendered::read(lab, &output.stdout)?;
+    let wrong = mismatches(lab, &version, images, phase, &rendered);
+    if !wrong.is_empty() {
+        return Err(Failure::refused(format!("what chart spire {version} makes of the lab's values would not work"))
+            .facts(wrong)
+            .next("nothing was changed; `[spire] values` in lab.toml names a file that is merged over coastal's own"));
+    }
+    let cluster = reach::cluster(cx).await?;
+    make_way::<StatefulSet>(
+        cx,
+        &cluster,
+        &lab.spire.server_namespace,
+        &names::server(&lab.spire),
+        &rendered.stateful_set,
+    )
+    .await?;
+    make_way::<DaemonSet>(cx, &cluster, &lab.spire.system_namespace, &names::agent(&lab.spire), &rendered.daemon_set)
+        .await?;
     wanted.install(cx).await
+}
+
+/// Keys of the user's values file that the chart does not know are settings that silently would not be made.
+fn check_users_values(cx: &StepContext, chart: &Path, version: &Version) -> Result<(), Failure> {
+    let Some(users) = values::user_spire_values(&cx.session.lab)? else { return Ok(()) };
+    let files = chart_texts(chart)?;
+    let known = KnownKeys::read(files.iter().map(|(path, text)| (path.as_str(), text.as_str())))?;
+    let unknown = known.unknown(&users, Line::from(version));
+    let file = cx.session.lab.spire.values.as_ref().map_or_else(String::new, |file| file.display().to_string());
+    if unknown.is_empty() { Ok(()) } else { Err(known::failure(&file, &format!("spire {version}"), &unknown)) }
+}
+
+/// Deletes the live object if the rendered one differs in what Kubernetes lets nobody change: helm would fail on it
+/// (selectors at charts 0.12 and 0.19). Claims stay.
+async fn make_way<K>(
+    cx: &StepContext,
+    cluster: &Cluster,
+    namespace: &str,
+    name: &str,
+    rendered: &Value,
+) -> Result<(), Failure>
+where
+    K: kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    K: Clone + std::fmt::Debug + serde::de::DeserializeOwned + serde::Serialize + Send + 'static,
+{
+    let Some(live) = cluster.get::<K>(namespace, name).await? else { return Ok(()) };
+    let live = serde_json::to_value(live).map_err(|error| Failure::unexpected(error.to_string()))?;
+    let changes = immutable_changes(&live, rendered);
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let what = format!("{} {namespace}/{name}", K::kind(&()));
+    cx.progress(format!("{what} is made anew: {}", changes.join("; ")));
+    cluster.delete_named::<K>(cluster.namespaced(namespace), name, &what, &cx.patience()).await
 }
 
 /// [`crate::plan::HopPart::Fetch`].
@@ -235,9 +308,9 @@ impl Body for Move {
         let live = Live::look(cx).await?;
         let (chart, images) = self.wanted(cx, &live)?;
         // The servers first, here too: the chart may move the port that the agents dial.
-        install(cx, &images::release(cx, &images, &chart, Phase::Servers)?, &images).await?;
+        install(cx, &images::release(cx, &images, &chart, Phase::Servers)?, &images, Phase::Servers).await?;
         images::roll_servers(cx, &reach::cluster(cx).await?).await?;
-        install(cx, &images::release(cx, &images, &chart, Phase::Settled)?, &images).await
+        install(cx, &images::release(cx, &images, &chart, Phase::Settled)?, &images, Phase::Settled).await
     }
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
