@@ -2,23 +2,25 @@
 //! of it while the images stay.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{DaemonSet, StatefulSet};
+use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::ResourceExt;
 use kube::api::{ListParams, Patch, PatchParams};
 use semver::Version;
 use serde_json::{Value, json};
 
-use crate::config::{ChartRef, Lab};
+use crate::config::ChartRef;
 use crate::engine::{Body, StepContext};
 use crate::error::Failure;
 use crate::kube::{Cluster, api_failure};
 use crate::plan::Finding;
 use crate::spire::names;
-use crate::spire::render::{Rendered, immutable_changes, mismatches};
+use crate::spire::render::{BundlePlace, Rendered, immutable_changes, mismatches};
 use crate::spire::values::known::{self, KnownKeys};
 use crate::spire::values::lines::Line;
 use crate::spire::values::{Images, Phase};
@@ -38,6 +40,9 @@ const LAST_ARCHIVED: Version = Version::new(0, 13, 0);
 
 /// Release and chart of the CRDs, from chart line 0.14 on.
 const CRDS: &str = "spire-crds";
+
+/// The annotation that names the release which something belongs to.
+const HELM_RELEASE: &str = "meta.helm.sh/release-name";
 
 /// The chart that the release is of now.
 ///
@@ -105,7 +110,7 @@ fn is_of(path: &Path, chart: &str, version: &Version) -> bool {
 }
 
 /// Installs the release; first what it would apply is rendered and held against what is meant, and what Kubernetes
-/// would not let helm change is taken away.
+/// would not let helm change is taken away. Returns what was applied.
 ///
 /// # Errors
 /// The chart does not render, what it renders is not what is meant, or helm fails.
@@ -114,7 +119,7 @@ pub(super) async fn install(
     wanted: &Wanted<'_>,
     images: &Images,
     phase: Phase,
-) -> Result<(), Failure> {
+) -> Result<Rendered, Failure> {
     let lab = &cx.session.lab;
     let path = chart_path(cx, wanted.chart);
     let version = images::chart_version(cx, wanted.chart)?;
@@ -141,7 +146,55 @@ pub(super) async fn install(
     .await?;
     make_way::<DaemonSet>(cx, &cluster, &lab.spire.system_namespace, &names::agent(&lab.spire), &rendered.daemon_set)
         .await?;
-    wanted.install(cx).await
+    hand_over_bundle(cx, &cluster, &rendered).await?;
+    wanted.install(cx).await?;
+    Ok(rendered)
+}
+
+/// The ConfigMap of the trust bundle leaves the release at chart 0.26, where the servers make it themselves, and is a
+/// part of it before. On the way down it is there already, and helm would refuse what does not say that it is its own.
+async fn hand_over_bundle(cx: &StepContext, cluster: &Cluster, rendered: &Rendered) -> Result<(), Failure> {
+    if !rendered.makes_bundle {
+        return Ok(());
+    }
+    let BundlePlace { namespace, config_map, .. } = &rendered.bundle_read;
+    let Some(live) = cluster.get::<ConfigMap>(namespace, config_map).await? else { return Ok(()) };
+    let spire = &cx.session.lab.spire;
+    if live.annotations().contains_key(HELM_RELEASE) {
+        return Ok(());
+    }
+    let patch = helms(&spire.release, &spire.release_namespace);
+    let api = cluster.namespaced::<ConfigMap>(namespace);
+    let patched = api.patch(config_map, &PatchParams::default(), &Patch::Merge(&patch)).await;
+    patched
+        .map_err(|error| api_failure(&format!("could not hand ConfigMap {namespace}/{config_map} to helm"), &error))?;
+    Ok(())
+}
+
+/// The marks by which helm knows what is a release's own.
+fn helms(release: &str, namespace: &str) -> Value {
+    json!({"metadata": {
+        "labels": {"app.kubernetes.io/managed-by": "Helm"},
+        "annotations": {HELM_RELEASE: release, "meta.helm.sh/release-namespace": namespace},
+    }})
+}
+
+/// Waits until agents that start now find the bundle where they will look for it.
+async fn bundle_is_there(cx: &StepContext, cluster: &Cluster, place: &BundlePlace) -> Result<(), Failure> {
+    loop {
+        let map = cluster.get::<ConfigMap>(&place.namespace, &place.config_map).await?;
+        let text = map.and_then(|map| map.data?.remove(&place.key)).unwrap_or_default();
+        if !text.trim().is_empty() {
+            return Ok(());
+        }
+        if cx.remaining() < Duration::from_secs(2) {
+            return Err(Failure::timeout(format!("the servers have not written the trust bundle to {place}"))
+                .fact("the agents were not touched: they would not start without it")
+                .next("`coastal logs server` shows what the servers say"));
+        }
+        cx.progress(format!("waiting for the trust bundle in {place}"));
+        cx.sleep(Duration::from_millis(500)).await?;
+    }
 }
 
 /// Keys of the user's values file that the chart does not know are settings that silently would not be made.
@@ -263,17 +316,9 @@ async fn adopt(cx: &StepContext) -> Result<(), Failure> {
     let all = api.list(&ListParams::default()).await;
     let all = all.map_err(|error| api_failure("could not list the CRDs", &error))?;
     let ours = all.items.iter().filter(|crd| crd.spec.group == "spire.spiffe.io");
-    for crd in ours.filter(|crd| !crd.annotations().contains_key("meta.helm.sh/release-name")) {
-        let patch = json!({"metadata": {
-            "labels": {"app.kubernetes.io/managed-by": "Helm"},
-            "annotations": {
-                "meta.helm.sh/release-name": CRDS,
-                "meta.helm.sh/release-namespace": cx.session.lab.spire.release_namespace,
-            },
-        }});
-        let parameters = PatchParams::apply(Lab::FIELD_MANAGER);
-        let patched =
-            api.patch(&crd.name_any(), &PatchParams { force: false, ..parameters }, &Patch::Merge(&patch)).await;
+    for crd in ours.filter(|crd| !crd.annotations().contains_key(HELM_RELEASE)) {
+        let patch = helms(CRDS, &cx.session.lab.spire.release_namespace);
+        let patched = api.patch(&crd.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await;
         patched.map_err(|error| api_failure(&format!("could not hand CRD {} to helm", crd.name_any()), &error))?;
         cx.progress(format!("{} is helm's from now on", crd.name_any()));
     }
@@ -308,9 +353,13 @@ impl Body for Move {
         let live = Live::look(cx).await?;
         let (chart, images) = self.wanted(cx, &live)?;
         // The servers first, here too: the chart may move the port that the agents dial.
-        install(cx, &images::release(cx, &images, &chart, Phase::Servers)?, &images, Phase::Servers).await?;
-        images::roll_servers(cx, &reach::cluster(cx).await?).await?;
-        install(cx, &images::release(cx, &images, &chart, Phase::Settled)?, &images, Phase::Settled).await
+        let cluster = reach::cluster(cx).await?;
+        let applied =
+            install(cx, &images::release(cx, &images, &chart, Phase::Servers)?, &images, Phase::Servers).await?;
+        images::roll_servers(cx, &cluster).await?;
+        bundle_is_there(cx, &cluster, &applied.bundle_read).await?;
+        install(cx, &images::release(cx, &images, &chart, Phase::Settled)?, &images, Phase::Settled).await?;
+        Ok(())
     }
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {

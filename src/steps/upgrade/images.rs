@@ -98,7 +98,8 @@ impl Body for Servers {
         let live = Live::look(cx).await?;
         let images = self.images(cx, &live)?;
         let chart = chart::current(cx, &live)?;
-        chart::install(cx, &release(cx, &images, &chart, Phase::Settled)?, &images, Phase::Settled).await
+        chart::install(cx, &release(cx, &images, &chart, Phase::Settled)?, &images, Phase::Settled).await?;
+        Ok(())
     }
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
@@ -183,7 +184,8 @@ impl Body for Agents {
         let live = Live::look(cx).await?;
         let images = self.images(cx, &live)?;
         let chart = chart::current(cx, &live)?;
-        chart::install(cx, &release(cx, &images, &chart, Phase::Settled)?, &images, Phase::Settled).await
+        chart::install(cx, &release(cx, &images, &chart, Phase::Settled)?, &images, Phase::Settled).await?;
+        Ok(())
     }
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
