@@ -6,6 +6,7 @@
 mod addons;
 pub mod adopt;
 mod capacity;
+pub mod chart_files;
 mod cluster;
 pub mod components;
 pub mod continuity;
@@ -70,7 +71,7 @@ pub fn body(step: StepId) -> Box<dyn Body> {
         S::RemoveCluster => Box::new(cluster::Down),
         S::ChartTests => Box::new(spire::ChartTests),
         S::IdentityTest => Box::new(identity::Test),
-        S::Continuity => Box::new(identity::Test),
+        S::Continuity => Box::new(continuity::Continuity),
         S::Hop(step) => upgrade::body(step),
     }
 }

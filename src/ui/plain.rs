@@ -102,6 +102,7 @@ impl Sink for Lines {
             What::RunStarted { .. }
             | What::StepStarted { .. }
             | What::StepVerifying { .. }
+            | What::StepReport { .. }
             | What::StepSkipped { .. }
             | What::CommandStarted { .. }
             | What::CommandOutput { .. }

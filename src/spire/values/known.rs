@@ -11,10 +11,14 @@ use super::{merge, parse_file};
 use crate::config::problems::nearest;
 use crate::error::{Failure, Kind};
 
-/// Tables that charts hand on to Kubernetes as they are: what is below is not the chart's to know.
-const KUBERNETES: &[&str] = &[
+/// Tables whose keys no chart lists: what is handed on to Kubernetes as it is, and what holds things under names of
+/// the user's (of which the charts themselves refuse what they do not know).
+const OPEN: &[&str] = &[
     "affinity",
     "annotations",
+    "clusterFederatedTrustDomains",
+    "clusterSPIFFEIDs",
+    "clusterStaticEntries",
     "labels",
     "matchExpressions",
     "matchLabels",
@@ -185,9 +189,9 @@ impl KnownKeys {
     }
 }
 
-/// Whether what is below such a key is Kubernetes' business.
+/// Whether what is below such a key is not the chart's to know.
 fn open(key: &str) -> bool {
-    KUBERNETES.contains(&key) || key.ends_with("Probe") || key.to_lowercase().ends_with("securitycontext")
+    OPEN.contains(&key) || key.ends_with("Probe") || key.to_lowercase().ends_with("securitycontext")
 }
 
 /// `charts/NAME/REST` -> `(NAME, REST)`; deeper subcharts count as files of no interest.

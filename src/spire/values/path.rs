@@ -32,7 +32,7 @@ pub fn take(values: &mut Value, path: &str) -> Option<Value> {
 
 /// Every path that ends in something that is no table, with what it holds as text; items of a list share their
 /// list's path.
-#[must_use]
+#[cfg(test)]
 pub fn leaves(values: &Value) -> Vec<(String, String)> {
     fn walk(value: &Value, path: &str, found: &mut Vec<(String, String)>) {
         match value {

@@ -8,6 +8,7 @@ mod tests;
 
 use std::collections::BTreeMap;
 
+use async_trait::async_trait;
 use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod};
@@ -15,14 +16,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use serde::{Deserialize, Serialize};
 
-use crate::engine::StepContext;
+use crate::engine::{Body, StepContext};
 use crate::error::{Failure, Kind};
 use crate::kube::{Cluster, LogOf};
+use crate::plan::Finding;
 use crate::spire::names;
 use crate::steps::manifests::WORKLOAD_CONTAINER;
 use crate::steps::{reach, workload};
 use crate::workload::lines_in;
-use crate::workload::meter::{self, Life, Line, Observation, Report, TOLERANCE, Unread, Window};
+use crate::workload::meter::{self, Life, Line, Observation, Report, TOLERANCE, Unread, Verdict, Window};
 
 /// How much of a log before the window is read at first. It nearly always shows what was held when the window began:
 /// SVIDs of SPIRE's defaults and of the chart's live an hour or four and are renewed at half their life.
@@ -254,4 +256,51 @@ fn time_of(line: &Line) -> Option<Timestamp> {
         Line::Update(update) => update.received_at,
         Line::Connection(connection) => Some(connection.at),
     }
+}
+
+/// [`crate::plan::StepId::Continuity`].
+pub struct Continuity;
+
+#[async_trait]
+impl Body for Continuity {
+    async fn check(&self, _cx: &StepContext) -> Result<Finding, Failure> {
+        Ok(Finding::Missing("added up at the end".into()))
+    }
+
+    async fn run(&self, _cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
+        let report = so_far(cx).await?;
+        cx.report(&report)?;
+        unbroken(&report)?;
+        Ok(report.to_string())
+    }
+}
+
+/// What the meter says of the time since the change began.
+///
+/// # Errors
+/// The run is to stop.
+pub async fn so_far(cx: &StepContext) -> Result<Report, Failure> {
+    let change = cx.session.change.as_ref();
+    let since = change.map_or_else(|| cx.session.world.clock.now(), |change| change.since);
+    Meter::since(since).finish(cx).await
+}
+
+/// That no pod is known to have been without a valid SVID. What is not known is no proof of a gap.
+///
+/// # Errors
+/// One was: which pods, how long, and why.
+pub fn unbroken(report: &Report) -> Result<(), Failure> {
+    if report.verdict != Verdict::Broken {
+        return Ok(());
+    }
+    let gaps = report.pods.iter().flat_map(|pod| {
+        pod.gaps.iter().map(move |gap| format!("{}: {} to {}: {}", pod.name, gap.begin, gap.end, gap.cause))
+    });
+    Err(Failure::check_failed(format!("workloads lost their identity: {report}"))
+        .facts(gaps)
+        .next("`coastal logs workload` shows what the pods say; `coastal status` what SPIRE does"))
 }

@@ -16,7 +16,7 @@ use crate::error::Failure;
 use crate::kube::api_failure;
 use crate::plan::Finding;
 use crate::spire::values::{Images, Phase};
-use crate::steps::fetch::{self, chart_path, read_chart};
+use crate::steps::fetch::{self, read_chart};
 use crate::steps::live::Live;
 use crate::steps::reach;
 use crate::steps::release::Wanted;

@@ -27,6 +27,7 @@ mod judge;
 pub mod report;
 mod tally;
 mod timeline;
+mod words;
 
 #[cfg(test)]
 mod properties;
