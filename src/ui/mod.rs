@@ -4,6 +4,7 @@
 //! JSON and nothing else. What is said during a run is made of its events by one of three renderers (live lines, plain
 //! lines, JSON lines); nothing here knows tools or clusters. No text needs colour to be understood.
 
+mod continuity;
 mod explain;
 mod failure;
 mod json;
@@ -33,6 +34,7 @@ use crate::engine::Sink;
 use crate::error::Failure;
 use crate::observe::Status;
 use crate::plan::Plan;
+use crate::workload::meter::Report;
 
 pub use terminal::{Format, Progress, Surroundings, Terminal, Wishes};
 
@@ -137,6 +139,17 @@ impl Ui {
                 _ => "coastal up",
             };
             self.next(&[next.to_owned()]);
+        }
+    }
+
+    /// What the continuity meter found, as the result of a command that changed something: text, or one line of JSON
+    /// of type `continuity`.
+    pub fn continuity(&self, report: &Report) {
+        if self.is_json() {
+            self.out.line(&json::continuity(report));
+        } else {
+            let verbose = self.terminal.verbosity > 0;
+            self.out.write(&continuity::render(report, verbose, self.out_style(), self.terminal.table_width));
         }
     }
 
