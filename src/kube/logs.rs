@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use kube::api::{ListParams, LogParams};
 
 use crate::error::Failure;
-use crate::kube::{Cluster, Patience, api_failure};
+use crate::kube::{Cluster, Patience, api_failure, by_kubectl};
 
 impl Cluster {
     /// Gives the last `tail` lines of each pod of `selector` to `line` (pod, line), pod after pod; with `follow`
@@ -51,6 +51,7 @@ impl Cluster {
                 async move {
                     let unread = |error: &dyn std::fmt::Display| {
                         Failure::tool(format!("could not read the log of {name}: {error}"))
+                            .next(by_kubectl(&format!("-n {namespace} describe pod {name}")))
                     };
                     let stream = api.log_stream(&name, params).await.map_err(|error| match &error {
                         kube::Error::Api(status) => unread(&status.message),

@@ -7,6 +7,7 @@ use kube::ResourceExt;
 
 use crate::engine::{Body, StepContext};
 use crate::error::Failure;
+use crate::kube::{by_kubectl, describe_pod};
 use crate::plan::Finding;
 use crate::spire::cli::{Bundle, X509Authority};
 use crate::spire::names;
@@ -28,7 +29,11 @@ impl Body for Test {
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
         let cluster = reach::cluster(cx).await?;
         let holders = workload::holders(cx, &cluster).await?;
-        let proof = workload::judge(&holders, cx).map_err(Failure::check_failed)?;
+        let proof = workload::judge(&holders, cx).map_err(|missing| {
+            Failure::check_failed(missing)
+                .facts(holders.iter().map(|holder| describe_pod(&holder.pod)))
+                .next("`coastal logs workload` shows what the pods say; `coastal status` what SPIRE does")
+        })?;
         let authorities: BTreeSet<String> =
             bundle(cx).await?.x509_authorities.iter().filter_map(X509Authority::key_id).collect();
         for holder in &holders {
@@ -44,7 +49,12 @@ impl Body for Test {
                     ))
                     .fact(format!("issuer key id {issuer}"))
                     .fact(format!("authorities: {}", authorities.iter().cloned().collect::<Vec<_>>().join(", ")))
-                    .next("`coastal bundle show` lists the authorities"));
+                    .next(by_kubectl(&format!(
+                        "-n {} exec {}-0 -c {} -- /opt/spire/bin/spire-server bundle show",
+                        cx.session.lab.spire.server_namespace,
+                        names::server(&cx.session.lab.spire),
+                        names::SERVER_CONTAINER
+                    ))));
                 }
             }
         }
@@ -72,6 +82,8 @@ pub async fn server_json<T: serde::de::DeserializeOwned>(cx: &StepContext, args:
     words.extend(["-output", "json"]);
     let output = reach::exec(cx, &spire.server_namespace, &pod, names::SERVER_CONTAINER, &words).await?;
     serde_json::from_str(&output.stdout).map_err(|error| {
-        Failure::tool(format!("`spire-server {}` printed something unexpected: {error}", args.join(" ")))
+        Failure::tool(format!("`spire-server {}` printed something unexpected", args.join(" ")))
+            .fact(error.to_string())
+            .next("`coastal logs server` shows what the servers say")
     })
 }
