@@ -89,7 +89,7 @@ fn every_chart_renders_as_it_has_to() {
             println!(
                 "{version:<8} {:<8} {:<38} {:<45} {}",
                 manager.rsplit(':').next().unwrap_or(manager),
-                rendered.bundle_read.to_string().replace(" of ConfigMap spire-system", ", "),
+                rendered.bundle_read.to_string().replace(" of ConfigMap spire-system/", ", "),
                 rendered.agent_socket,
                 line >= HOLDS_AGENTS,
             );
