@@ -18,3 +18,4 @@ pub fn hex(bytes: &[u8]) -> String {
         text
     })
 }
+pub mod path;
