@@ -1,5 +1,6 @@
 //! SPIRE: its release, its servers, its agents, Tornjak; the chart's tests; and the way back.
 
+use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -151,9 +152,9 @@ impl Agents {
         let desired = daemon_set.and_then(|set| set.status).map_or(0, |status| status.desired_number_scheduled);
         let pods = pods(cluster, &spire.system_namespace, names::AGENT_SELECTOR).await?;
         let answers = join_all(pods.iter().map(|pod| {
-            let pod = pod.name_any();
+            let (pod, socket) = (pod.name_any(), socket_of(pod));
             async move {
-                let argv = ["/opt/spire/bin/spire-agent", "healthcheck", "-socketPath", names::AGENT_SOCKET];
+                let argv = ["/opt/spire/bin/spire-agent", "healthcheck", "-socketPath", socket];
                 reach::exec(cx, &spire.system_namespace, &pod, names::AGENT_CONTAINER, &argv).await
             }
         }))
@@ -167,6 +168,17 @@ impl Agents {
         // At least one: a DaemonSet that its controller has not seen yet wants none.
         Ok((serving, usize::try_from(desired).unwrap_or(0).max(pods.len()).max(1), trouble))
     }
+}
+
+/// Where the agent of that pod has its socket. By what is mounted, for while a chart moves pods of two charts run.
+fn socket_of(pod: &Pod) -> &'static str {
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    let mounts = containers
+        .filter(|container| container.name == names::AGENT_CONTAINER)
+        .flat_map(|c| c.volume_mounts.iter().flatten());
+    let is_mounted =
+        |socket: &str| mounts.clone().any(|mount| Path::new(socket).parent() == Some(Path::new(&mount.mount_path)));
+    if is_mounted(names::AGENT_SOCKET_SINCE_0_17_2) { names::AGENT_SOCKET_SINCE_0_17_2 } else { names::AGENT_SOCKET }
 }
 
 #[async_trait]

@@ -44,6 +44,8 @@ pub struct Rendered {
     pub bundle_written: Option<BundlePlace>,
     /// Where agents read it when they start.
     pub bundle_read: BundlePlace,
+    /// Whether the release itself holds the ConfigMap that agents read; else the servers make it.
+    pub makes_bundle: bool,
     /// Namespaces and names of the ConfigMaps that the servers may patch.
     pub bundle_roles: Vec<(String, String)>,
     /// Trust domain of the servers.
@@ -138,7 +140,9 @@ impl Rendered {
         let agent_config = config(objects.find("ConfigMap", system_namespace, &agent)?, "agent.conf")?;
         let grpc = service["spec"]["ports"].as_array().into_iter().flatten().find(|port| port["name"] == "grpc");
         let account = daemon_set.pointer("/spec/template/spec/serviceAccountName").and_then(Value::as_str);
+        let bundle_read = bundle_read(daemon_set, system_namespace, &agent_config)?;
         Ok(Rendered {
+            makes_bundle: objects.find("ConfigMap", &bundle_read.namespace, &bundle_read.config_map).is_ok(),
             server_image: image_of(stateful_set, names::SERVER_CONTAINER)
                 .ok_or_else(|| lacks(stateful_set, names::SERVER_CONTAINER))?,
             agent_image: image_of(daemon_set, names::AGENT_CONTAINER)
@@ -151,7 +155,7 @@ impl Rendered {
             agents_dial_port: port(&agent_config, "/agent/server_port", "server port for agents")?,
             agent_socket: text(&agent_config, "/agent/socket_path", "socket of the agents")?.to_owned(),
             bundle_written: bundle_written(&server_config),
-            bundle_read: bundle_read(daemon_set, system_namespace, &agent_config)?,
+            bundle_read,
             bundle_roles: bundle_roles(&objects),
             server_trust_domain: text(&server_config, "/server/trust_domain", "trust domain of the servers")?
                 .to_owned(),
