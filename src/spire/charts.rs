@@ -354,5 +354,4 @@ fn table(file: File) -> Option<Table> {
 }
 
 #[cfg(test)]
-#[path = "charts_tests.rs"]
 mod tests;

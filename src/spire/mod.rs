@@ -5,6 +5,7 @@
 pub mod charts;
 pub mod cli;
 pub mod names;
+pub mod policy;
 pub mod releases;
 pub mod values;
 
