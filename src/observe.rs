@@ -20,8 +20,9 @@ use crate::plan::{self, Finding, Goal, Observed, Plan, Role, StepId};
 use crate::session::Session;
 use crate::spire::cli::{Agents, Bundle, Count};
 use crate::spire::names;
+use crate::steps::live::Live;
 use crate::steps::reach::{self, Presence};
-use crate::steps::{self, identity, release, spire, workload};
+use crate::steps::{self, identity, release, workload};
 
 /// A context that only looks: it says nothing and has half a minute.
 #[must_use]
@@ -284,7 +285,7 @@ async fn spire_status(cx: &StepContext, cluster: &Cluster) -> (SpireStatus, Vec<
     let spire = &cx.session.lab.spire;
     let server = names::server(spire);
     let (versions, ready, entries, agents, bundle, schema) = tokio::join!(
-        spire::running_versions(cx),
+        Live::look(cx),
         cluster.rollout_state(Rollout::StatefulSet, &spire.server_namespace, &server),
         identity::server_json::<Count>(cx, &["entry", "count"]),
         identity::server_json::<Agents>(cx, &["agent", "list"]),
@@ -294,7 +295,10 @@ async fn spire_status(cx: &StepContext, cluster: &Cluster) -> (SpireStatus, Vec<
     let mut troubles = Vec::new();
     let mut status = SpireStatus::default();
     match versions {
-        Ok(versions) => (status.servers, status.agents) = (versions.servers, versions.agents),
+        Ok(versions) => {
+            let text = |versions: Vec<semver::Version>| versions.iter().map(ToString::to_string).collect();
+            (status.servers, status.agents) = (text(versions.server_versions()), text(versions.agent_versions()));
+        }
         Err(failure) => troubles.push(failure.message),
     }
     match ready {

@@ -1,5 +1,6 @@
 //! The command line: what can be asked for, and the one call that each command leads to.
 
+mod change;
 mod env;
 mod goal;
 mod init;
@@ -214,17 +215,17 @@ async fn dispatch(cli: &Cli, ui: &Ui, line: &str) -> Result<ExitCode, Failure> {
 /// Runs a command that is about a lab, on whichever world.
 async fn on(command: &Command, global: &Global, ui: &Ui, line: &str, outside: &Outside) -> Result<ExitCode, Failure> {
     match command {
-        Command::Plan(args) => plan::run(args, ui, outside).await,
-        Command::Status => status::run(ui, outside).await,
+        Command::Plan(args) => Box::pin(plan::run(args, ui, outside)).await,
+        Command::Status => Box::pin(status::run(ui, outside)).await,
         Command::Env => Ok(env::run(ui, outside)),
-        Command::Logs(args) => logs::run(args, ui, outside).await,
-        Command::ClusterUp { adopt: true } => goal::adopt(global, ui, line, outside).await,
-        Command::BuildLoadImage { dir: Some(dir) } => goal::build_from(dir, global, ui, line, outside).await,
+        Command::Logs(args) => Box::pin(logs::run(args, ui, outside)).await,
+        Command::ClusterUp { adopt: true } => Box::pin(goal::adopt(global, ui, line, outside)).await,
+        Command::BuildLoadImage { dir: Some(dir) } => Box::pin(goal::build_from(dir, global, ui, line, outside)).await,
         Command::Init(_) | Command::Rehearse(_) | Command::Workload(_) => {
             Err(Failure::usage("this command is not about a lab, and cannot be rehearsed"))
         }
         other => match goal_of(other) {
-            Some(goal) => goal::run(goal, global, ui, line, outside).await,
+            Some(goal) => Box::pin(goal::run(goal, global, ui, line, outside)).await,
             None => Err(Failure::unexpected(format!("no goal for {other:?}"))),
         },
     }

@@ -190,7 +190,7 @@ impl Stage {
         let session = Session::new(lab.clone(), self.outside.world.clone(), self.outside.paths.clone());
         crate::files::private_dir(self.outside.paths.state())?;
         let silence: Arc<dyn Sink> = Arc::new(Silence);
-        let code = goal::execute(&session, &plan, Goal::Up, "preparation".into(), "up", silence, &self.outside).await;
+        let code = goal::execute(&session, &plan, Vec::new(), "preparation".into(), "up", silence, &self.outside).await;
         if code == ExitCode::Ok {
             Ok(())
         } else {

@@ -6,10 +6,12 @@ mod apply;
 mod connect;
 mod delete;
 mod diagnose;
+mod doom;
 mod error;
 mod logs;
 mod objects;
 mod rollout;
+mod stuck;
 mod wait;
 
 use std::sync::Arc;
@@ -23,8 +25,10 @@ use crate::error::Failure;
 
 pub use apply::{Difference, name_of};
 pub use connect::RealConnector;
-pub use diagnose::{Doom, describe_pod, doom_of};
-pub use error::api_failure;
+pub use diagnose::{describe_pod, is_ready};
+pub use doom::{Doom, Trouble, doom_of};
+pub use error::{api_failure, by_kubectl};
+pub use logs::{LogOf, LogText};
 pub use objects::{differs, label, parse};
 pub use rollout::Rollout;
 pub use wait::{Judgement, Patience};

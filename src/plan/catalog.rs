@@ -169,7 +169,13 @@ pub fn explain(step: StepId, lab: &Lab) -> Explanation {
         }
         StepId::RemoveDatabase => (
             "The data store goes only after the servers that use it; its claim goes with it.".into(),
-            vec![format!("kubectl -n {server_ns} delete statefulset/spire-db service/spire-db serviceaccount/spire-db secret/spire-db pvc/data-spire-db-0")],
+            match &lab.database.manifest {
+                Some(file) => vec![
+                    format!("kubectl -n {server_ns} delete -f {}", file.display()),
+                    format!("kubectl -n {server_ns} delete secret/spire-db pvc/data-spire-db-0"),
+                ],
+                None => vec![format!("kubectl -n {server_ns} delete statefulset/spire-db service/spire-db serviceaccount/spire-db configmap/spire-db secret/spire-db pvc/data-spire-db-0")],
+            },
         ),
         StepId::RemoveNamespaces => (
             "Empty by now.".into(),
@@ -195,6 +201,12 @@ pub fn explain(step: StepId, lab: &Lab) -> Explanation {
             "The proof that counts: each workload pod holds a valid SVID that chains to the trust bundle.".into(),
             vec![format!("kubectl -n {} logs deployment/{}", workload.namespace, workload.name)],
         ),
+        StepId::Continuity => (
+            "The workload logs each SVID that it receives, and each time that it lost the Workload API: that is added up over the time of the change.".into(),
+            vec![format!("kubectl -n {} logs deployment/{} --since 10m", workload.namespace, workload.name)],
+        ),
+        // What a hop does depends on the hop: the plan of the change says it.
+        StepId::Hop(_) => (String::new(), Vec::new()),
     };
     Explanation { why, by_hand }
 }

@@ -32,6 +32,11 @@ pub(super) fn life(pod: &Value, container: &str) -> Option<String> {
     Some(format!("{}/{container}/{}", uid(pod), status["restartCount"]))
 }
 
+/// All running processes of a pod, as [`life`] names them.
+pub(super) fn lives(pod: &Value) -> impl Iterator<Item = String> + use<'_> {
+    items(pod, "/status/containerStatuses").filter_map(|status| life(pod, text(status, "/name")))
+}
+
 pub(super) fn uid(object: &Value) -> &str {
     text(object, "/metadata/uid")
 }

@@ -2,9 +2,17 @@
 //! dropped (SPIRE 1.6.0 and later). Only what is read here is declared.
 
 use base64::Engine;
+use semver::Version;
 use serde::Deserialize;
 use serde_json::Value;
 use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate};
+
+/// The version in what `spire-server --version` or `spire-agent --version` printed: the line that is one, for kubectl
+/// may add lines of its own. Development builds say `1.16.0-dev-…`.
+#[must_use]
+pub fn version_in(printed: &str) -> Option<Version> {
+    printed.lines().find_map(|line| Version::parse(line.trim()).ok())
+}
 
 /// A trust bundle.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -48,6 +56,32 @@ impl X509Authority {
         let (_, certificate) = X509Certificate::from_der(&der).ok()?;
         Some(certificate.validity().not_after.timestamp())
     }
+}
+
+/// The answer of `localauthority x509 show`: what the server process behind the socket signs with.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct LocalAuthorities {
+    /// Signs now.
+    pub active: LocalAuthority,
+    /// Signs next; the other slot holds either this or [`LocalAuthorities::old`].
+    #[serde(default)]
+    pub prepared: Option<LocalAuthority>,
+    /// Signed before.
+    #[serde(default)]
+    pub old: Option<LocalAuthority>,
+}
+
+/// A slot of a server process.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct LocalAuthority {
+    /// As [`X509Authority::key_id`].
+    pub authority_id: String,
+    /// Unix seconds, as text.
+    #[serde(default)]
+    pub expires_at: String,
+    /// The SubjectKeyId of the upstream authority that signed it; empty without one.
+    #[serde(default)]
+    pub upstream_authority_subject_key_id: String,
 }
 
 /// The answer of any `count`.
@@ -98,6 +132,15 @@ impl std::fmt::Display for SpiffeId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_version_is_found_among_what_kubectl_adds() {
+        assert_eq!(version_in("1.7.2\n"), Some(Version::new(1, 7, 2)));
+        let noisy = "E1124 10:29:11.332049   23931 websocket.go:296] Unknown stream id 1, discarding message\n1.7.2\n";
+        assert_eq!(version_in(noisy), Some(Version::new(1, 7, 2)));
+        assert_eq!(version_in("1.16.0-dev-abc").map(|version| version.to_string()).as_deref(), Some("1.16.0-dev-abc"));
+        assert_eq!(version_in("spire-server: not found"), None);
+    }
 
     #[test]
     fn shapes_of_spire_1_7() {

@@ -16,8 +16,10 @@ use crate::plan::Finding;
 use crate::steps::addons::{found_by, gone};
 use crate::steps::{manifests, reach, release};
 
-const POD: &str = "spire-db-0";
-const CONTAINER: &str = "postgres";
+/// The database's pod.
+pub(super) const POD: &str = "spire-db-0";
+/// The container of PostgreSQL in it.
+pub(super) const CONTAINER: &str = "postgres";
 const CLAIM: &str = "data-spire-db-0";
 /// As SPIRE logs in: by name, over the network, with the password (on its own loopback PostgreSQL asks for none).
 const LOGIN: &str =
@@ -171,4 +173,30 @@ fn secret_object(lab: &Lab, password: &str) -> Result<DynamicObject, Failure> {
     .map_err(|error| Failure::unexpected(error.to_string()))?;
     label(&mut object, lab);
     Ok(object)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::embedded;
+    use crate::kube::name_of;
+    use crate::plan::{StepId, explain};
+
+    #[test]
+    fn what_a_person_would_delete_is_what_is_deleted() {
+        let mut lab = embedded().unwrap();
+        let by_hand = explain(StepId::RemoveDatabase, &lab).by_hand.join(" ");
+        let mut all: Vec<String> = objects(&lab).unwrap().iter().map(name_of).collect();
+        all.push(format!("PVC {}/{CLAIM}", lab.spire.server_namespace));
+        for object in all {
+            let (kind, name) = object.split_once(' ').unwrap();
+            let (namespace, name) = name.split_once('/').unwrap();
+            assert!(by_hand.contains(&format!("-n {namespace} ")), "{object}: {by_hand}");
+            assert!(by_hand.contains(&format!(" {}/{name}", kind.to_lowercase())), "{object}: {by_hand}");
+        }
+        lab.database.manifest = Some("mine.yaml".into());
+        let by_hand = explain(StepId::RemoveDatabase, &lab).by_hand.join(" ");
+        assert!(by_hand.contains("delete -f mine.yaml"), "{by_hand}");
+        assert!(by_hand.contains(" secret/spire-db ") && !by_hand.contains("statefulset"), "{by_hand}");
+    }
 }

@@ -8,24 +8,29 @@ use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::ResourceExt;
 use kube::api::ListParams;
+use semver::Version;
 
 use crate::config::SpireSpec;
 use crate::engine::{Body, StepContext};
 use crate::error::{Failure, Kind};
-use crate::kube::{Cluster, Rollout, api_failure, describe_pod};
+use crate::kube::{Cluster, Rollout, api_failure, describe_pod, is_ready};
 use crate::plan::Finding;
 use crate::spire::names;
+use crate::spire::values::{Images, Phase};
 use crate::steps::addons::gone;
+use crate::steps::live::{Live, pods};
 use crate::steps::release::{self, Wanted};
 use crate::steps::{reach, values};
 
 fn wanted(cx: &StepContext) -> Result<Wanted<'_>, Failure> {
-    let spire = &cx.session.lab.spire;
+    let lab = &cx.session.lab;
+    let spire = &lab.spire;
+    let chart = values::spire_chart_version(lab)?;
     Ok(Wanted {
         name: &spire.release,
         namespace: &spire.release_namespace,
         chart: &spire.chart,
-        values: values::spire_values(&cx.session.lab)?,
+        values: values::spire_values(lab, &chart, &Images::of(lab), Phase::Settled)?,
         watch: vec![&spire.server_namespace, &spire.system_namespace],
     })
 }
@@ -58,14 +63,13 @@ impl Body for Install {
 /// `up` never moves a running SPIRE version: that needs the order, the gates and the backup of `upgrade`.
 async fn refuse_version_change(cx: &StepContext) -> Result<(), Failure> {
     let spire = &cx.session.lab.spire;
-    let running = running_versions(cx).await?;
-    let other = |found: &[String], wanted: &semver::Version| {
-        found.iter().find(|version| **version != wanted.to_string()).cloned()
-    };
-    for (what, found, wanted) in
-        [("servers", &running.servers, &spire.server_version), ("agents", &running.agents, &spire.agent_version)]
-    {
-        if let Some(version) = other(found, wanted) {
+    let running = Live::look(cx).await?;
+    let other = |found: &[Version], wanted: &Version| found.iter().find(|version| *version != wanted).cloned();
+    for (what, found, wanted) in [
+        ("servers", running.server_versions(), &spire.server_version),
+        ("agents", running.agent_versions(), &spire.agent_version),
+    ] {
+        if let Some(version) = other(&found, wanted) {
             return Err(Failure::refused(format!(
                 "SPIRE {what} run {version}, lab.toml says {wanted}: `up` does not move a running version"
             ))
@@ -77,71 +81,27 @@ async fn refuse_version_change(cx: &StepContext) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Versions as the running processes tell them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Versions {
-    /// Of the servers that answer, sorted, without repetition.
-    pub servers: Vec<String>,
-    /// Of the agents that answer.
-    pub agents: Vec<String>,
-}
-
-/// Asks every running server and agent for its version.
-///
-/// # Errors
-/// Pods cannot be listed; a process that does not answer is left out.
-pub async fn running_versions(cx: &StepContext) -> Result<Versions, Failure> {
-    let spire = &cx.session.lab.spire;
-    let cluster = reach::cluster(cx).await?;
-    let ask = async |namespace: &str, selector: &str, container: &'static str, program: &'static str| {
-        let pods = pods(&cluster, namespace, selector).await?;
-        let said = join_all(pods.iter().map(|pod| {
-            let name = pod.name_any();
-            async move { reach::exec(cx, namespace, &name, container, &[program, "--version"]).await }
-        }))
-        .await;
-        // SPIRE prints its version on standard error.
-        let mut versions: Vec<String> = said
-            .into_iter()
-            .flatten()
-            .map(|output| format!("{}{}", output.stdout, output.stderr).trim().to_owned())
-            .collect();
-        versions.sort();
-        versions.dedup();
-        Ok::<_, Failure>(versions)
-    };
-    let servers =
-        ask(&spire.server_namespace, names::SERVER_SELECTOR, names::SERVER_CONTAINER, "/opt/spire/bin/spire-server");
-    let agents =
-        ask(&spire.system_namespace, names::AGENT_SELECTOR, names::AGENT_CONTAINER, "/opt/spire/bin/spire-agent");
-    let (servers, agents) = tokio::try_join!(servers, agents)?;
-    Ok(Versions { servers, agents })
-}
-
-async fn pods(cluster: &Cluster, namespace: &str, selector: &str) -> Result<Vec<Pod>, Failure> {
-    let list = cluster.namespaced::<Pod>(namespace).list(&ListParams::default().labels(selector)).await;
-    Ok(list.map_err(|error| api_failure(&format!("could not list the pods of {namespace}"), &error))?.items)
-}
-
 /// [`crate::plan::StepId::SpireServers`].
 pub struct Servers;
 
-impl Servers {
-    async fn healthy(&self, cx: &StepContext) -> Result<String, Failure> {
-        let spire = &cx.session.lab.spire;
-        let server = names::server(spire);
-        try_join_all((0..spire.servers).map(|ordinal| {
-            let pod = format!("{server}-{ordinal}");
-            async move {
-                let argv = ["/opt/spire/bin/spire-server", "healthcheck"];
-                reach::exec(cx, &spire.server_namespace, &pod, names::SERVER_CONTAINER, &argv)
-                    .await
-                    .map_err(|error| Failure::from(error).context(format!("{pod} is not healthy")))
-            }
-        }))
-        .await?;
-        Ok(format!("{} of {} servers healthy", spire.servers, spire.servers))
-    }
+/// Asks every server whether it is healthy.
+///
+/// # Errors
+/// The first that is not.
+pub async fn healthy(cx: &StepContext) -> Result<String, Failure> {
+    let spire = &cx.session.lab.spire;
+    let server = names::server(spire);
+    try_join_all((0..spire.servers).map(|ordinal| {
+        let pod = format!("{server}-{ordinal}");
+        async move {
+            let argv = ["/opt/spire/bin/spire-server", "healthcheck"];
+            reach::exec(cx, &spire.server_namespace, &pod, names::SERVER_CONTAINER, &argv)
+                .await
+                .map_err(|error| Failure::from(error).context(format!("{pod} is not healthy")))
+        }
+    }))
+    .await?;
+    Ok(format!("{} of {} servers healthy", spire.servers, spire.servers))
 }
 
 #[async_trait]
@@ -152,7 +112,7 @@ impl Body for Servers {
         let state = cluster.rollout_state(Rollout::StatefulSet, &spire.server_namespace, &names::server(spire)).await?;
         Ok(match state {
             Err(missing) => Finding::Missing(missing),
-            Ok(_) => match self.healthy(cx).await {
+            Ok(_) => match healthy(cx).await {
                 Ok(proof) => Finding::Satisfied(proof),
                 Err(failure) => Finding::Differs(failure.message),
             },
@@ -169,8 +129,13 @@ impl Body for Servers {
         cluster
             .rolled_out(Rollout::StatefulSet, &spire.server_namespace, &names::server(spire), &cx.patience())
             .await
-            .map_err(|failure| failure.context("the SPIRE servers do not come up"))?;
-        self.healthy(cx).await
+            .map_err(|failure| match failure.kind {
+                Kind::Interrupted => failure,
+                _ => failure
+                    .context("the SPIRE servers do not come up")
+                    .next("`coastal logs server` shows what the servers say"),
+            })?;
+        healthy(cx).await
     }
 }
 
@@ -179,7 +144,7 @@ pub struct Agents;
 
 impl Agents {
     /// Asks each agent whether it serves the Workload API; how many of how many do.
-    async fn serving(&self, cx: &StepContext, cluster: &Cluster) -> Result<(usize, usize, String), Failure> {
+    async fn ask(cx: &StepContext, cluster: &Cluster) -> Result<(usize, usize, String), Failure> {
         let spire = &cx.session.lab.spire;
         let name = names::agent(spire);
         let daemon_set: Option<DaemonSet> = cluster.get(&spire.system_namespace, &name).await?;
@@ -208,7 +173,7 @@ impl Agents {
 impl Body for Agents {
     async fn check(&self, cx: &StepContext) -> Result<Finding, Failure> {
         let cluster = reach::cluster(cx).await?;
-        let (serving, wanted, trouble) = self.serving(cx, &cluster).await?;
+        let (serving, wanted, trouble) = Agents::ask(cx, &cluster).await?;
         Ok(if serving == wanted {
             Finding::Satisfied(format!("{serving} of {wanted} agents serve the Workload API"))
         } else {
@@ -221,36 +186,59 @@ impl Body for Agents {
     }
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
-        let spire = &cx.session.lab.spire;
-        let cluster = reach::cluster(cx).await?;
-        let places = [(spire.system_namespace.as_str(), names::AGENT_SELECTOR)];
-        let waiting = async {
-            loop {
-                let (serving, wanted, trouble) = self.serving(cx, &cluster).await?;
-                if serving == wanted {
-                    return Ok(format!("{serving} of {wanted} agents serve the Workload API"));
-                }
-                cx.progress(trouble.clone());
-                if cx.remaining() < Duration::from_secs(2) {
-                    return Err(Failure::timeout(format!(
-                        "{serving} of {wanted} agents serve the Workload API; {trouble}"
-                    )));
-                }
-                cx.sleep(Duration::from_millis(700)).await?;
-            }
-        };
-        let patience = cx.patience();
-        let result = tokio::select! {
-            result = waiting => result,
-            doom = cluster.until_doomed(&places, &patience) => Err(doom),
-        };
-        match result {
-            Err(failure) if failure.kind != Kind::Interrupted => {
-                Err(cluster.explain(failure, &spire.system_namespace, names::AGENT_SELECTOR).await)
-            }
-            other => other,
-        }
+        serving(cx, &reach::cluster(cx).await?).await
     }
+}
+
+/// Waits until every agent serves the Workload API.
+///
+/// # Errors
+/// An agent cannot start, or it takes too long.
+pub async fn serving(cx: &StepContext, cluster: &Cluster) -> Result<String, Failure> {
+    let spire = &cx.session.lab.spire;
+    // The servers too: agents wait for them, and what keeps those down keeps these down.
+    let places = [
+        (spire.server_namespace.as_str(), names::SERVER_SELECTOR),
+        (spire.system_namespace.as_str(), names::AGENT_SELECTOR),
+    ];
+    let waiting = async {
+        loop {
+            let (serving, wanted, trouble) = Agents::ask(cx, cluster).await?;
+            if serving == wanted {
+                return Ok(format!("{serving} of {wanted} agents serve the Workload API"));
+            }
+            cx.progress(trouble.clone());
+            if cx.remaining() < Duration::from_secs(2) {
+                return Err(Failure::timeout(format!(
+                    "{serving} of {wanted} agents serve the Workload API; {trouble}"
+                )));
+            }
+            cx.sleep(Duration::from_millis(700)).await?;
+        }
+    };
+    let patience = cx.patience();
+    let result = tokio::select! {
+        result = waiting => result,
+        doom = cluster.until_doomed(&places, &patience) => Err(doom),
+    };
+    match result {
+        Err(failure) if failure.kind != Kind::Interrupted => Err(explain_agents(cx, cluster, failure).await),
+        other => other,
+    }
+}
+
+/// Adds what the agents' pods say; before that, if no server is up, that they wait for one, and what those say.
+pub async fn explain_agents(cx: &StepContext, cluster: &Cluster, mut failure: Failure) -> Failure {
+    let spire = &cx.session.lab.spire;
+    let servers = pods(cluster, &spire.server_namespace, names::SERVER_SELECTOR).await.unwrap_or_default();
+    let next = if servers.iter().any(is_ready) {
+        "`coastal logs agent` shows what the agents say"
+    } else {
+        failure = failure.context("the agents wait for a SPIRE server, and none comes up");
+        failure = cluster.explain(failure, &spire.server_namespace, names::SERVER_SELECTOR).await;
+        "`coastal logs server` shows what the servers say"
+    };
+    cluster.explain(failure, &spire.system_namespace, names::AGENT_SELECTOR).await.next(next)
 }
 
 /// [`crate::plan::StepId::Tornjak`].

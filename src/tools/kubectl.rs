@@ -41,6 +41,10 @@ pub fn parse_version(output: &Output) -> Result<Version, CommandError> {
 }
 
 /// Runs `argv` in a container, with no input.
+///
+/// Over SPDY: with `WebSocket`, the default from kubectl 1.31 on, what a short command prints can arrive before kubectl
+/// has its streams, and is dropped (`Unknown stream id 1, discarding message`, seen with 1.32.3), and containerd keeps
+/// a goroutine of each call (containerd/containerd#10568).
 #[must_use]
 pub fn exec<S: Into<String>>(
     target: &Target,
@@ -53,6 +57,22 @@ pub fn exec<S: Into<String>>(
         .args(pins(target))
         .args(["--"])
         .args(argv)
+        .env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "false")
+}
+
+/// Like [`exec`], with `input` on its standard input; it goes into no log.
+#[must_use]
+pub fn exec_with_input<S: Into<String>>(
+    target: &Target,
+    namespace: &str,
+    pod: &str,
+    container: &str,
+    argv: impl IntoIterator<Item = S>,
+    input: Vec<u8>,
+) -> Command {
+    let mut command = exec(target, namespace, pod, container, argv);
+    command.args.insert(1, "--stdin".into());
+    command.stdin(input)
 }
 
 fn pins(target: &Target) -> [String; 4] {
@@ -81,11 +101,18 @@ mod tests {
     #[test]
     fn argv() {
         let target = Target { kubeconfig: "/state/kubeconfig".into(), context: "kind-kind".into() };
+        assert_eq!(
+            exec(&target, "n", "p", "c", ["true"]).env,
+            [("KUBECTL_REMOTE_COMMAND_WEBSOCKETS".to_owned(), "false".to_owned())]
+        );
         assert_eq!(version().line(), "kubectl version --client --output json");
         assert_eq!(
             exec(&target, "spire-server", "spire-db-0", "postgres", ["psql", "-c", "select 1"]).line(),
             "kubectl exec --namespace spire-server spire-db-0 --container postgres --kubeconfig /state/kubeconfig \
              --context kind-kind -- psql -c 'select 1'"
         );
+        let restore = exec_with_input(&target, "n", "p", "c", ["psql"], b"select 1".to_vec());
+        assert_eq!(restore.stdin.as_deref(), Some(b"select 1".as_slice()));
+        assert!(restore.line().starts_with("kubectl exec --stdin --namespace n p "), "{}", restore.line());
     }
 }

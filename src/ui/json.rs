@@ -51,6 +51,7 @@ pub(super) fn failed(failure: &Failure) -> String {
         exit_code: failure.kind.exit_code() as u8,
         changed: Vec::new(),
         unchanged: Vec::new(),
+        passed: Vec::new(),
         failed: Vec::new(),
         cancelled: Vec::new(),
         failure: Some(failure.clone()),

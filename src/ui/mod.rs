@@ -191,6 +191,12 @@ impl Ui {
         }
     }
 
+    /// Whether somebody can be asked.
+    #[must_use]
+    pub fn can_ask(&self) -> bool {
+        self.terminal.can_ask
+    }
+
     /// Whether everything could be written. To be asked last; a reader that has gone does not count.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{PINS, chart_at, is_crd, namespace_of, store_of, values_of};
+use super::{PINS, chart_at, goes_before, namespace_of, store_of, values_of};
 use crate::rehearsal::State;
 use crate::rehearsal::api::{self, Part, WriteOptions};
 use crate::rehearsal::charts::{hooks_of, is_hook_for};
@@ -65,9 +65,11 @@ pub(super) async fn upgrade(state: &State, process: &Process<'_>) -> Ended {
     if past.last().is_some_and(Release::is_pending) {
         return Err(process.fail(format!("{prefix}another operation (install/upgrade/rollback) is in progress")));
     }
-    let objects = chart.render(name, namespace, &values).map_err(|words| process.fail(format!("{prefix}{words}")))?;
+    let objects = chart
+        .render(name, namespace, &values, Some(&store))
+        .map_err(|words| process.fail(format!("{prefix}{words}")))?;
     sleep(Duration::from_millis(1_200)).await;
-    let (crds, objects): (Vec<Value>, Vec<Value>) = objects.into_iter().partition(is_crd);
+    let (crds, objects): (Vec<Value>, Vec<Value>) = objects.into_iter().partition(|object| goes_before(&chart, object));
     install_crds(&store, &crds).await;
     let (hooks, manifest): (Vec<Value>, Vec<Value>) = objects
         .into_iter()
@@ -93,7 +95,7 @@ pub(super) async fn upgrade(state: &State, process: &Process<'_>) -> Ended {
         namespace: namespace.to_owned(),
         version: revision,
         info,
-        chart: chart.into(),
+        chart: (&chart).into(),
         config: values,
         manifest,
         hooks,
