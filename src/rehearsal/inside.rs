@@ -5,15 +5,18 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::authority::jwt_key_id;
+use super::authority::{Authority, jwt_key_id};
 use super::cluster::Cluster;
 use super::faults::Fault;
 use super::kubectl::{inner_exit, no_program};
 use super::object::text;
 use super::process::{Ended, Process};
-use super::spire::{Database, Server, dump};
+use super::spire::{Database, Journal, Server, dump};
 use super::{pods, spire};
+use crate::spire::cli::X509Authority;
 
+/// The first version that tells which authority is its own.
+const LOCAL_AUTHORITY: semver::Version = semver::Version::new(1, 11, 0);
 /// The first version that knows its agents' versions.
 const VERSION_REPORTED: semver::Version = semver::Version::new(1, 14, 3);
 
@@ -77,6 +80,7 @@ fn server(cluster: &Cluster, process: &Process<'_>, pod: &Value, container: &Val
         ["agent", "list"] => json!({"agents": agents(database, server, cluster.store.now()), "next_page_token": ""}),
         ["agent", "count"] => json!({"count": database.agents.len()}),
         ["bundle", "show"] => bundle(database, td),
+        ["localauthority", "x509", "show"] if server.version >= LOCAL_AUTHORITY => authorities(&server.journal),
         _ => return Err(process.unknown()),
     };
     // The texts for people are not modelled: `coastal` asks for JSON.
@@ -146,6 +150,22 @@ fn bundle(database: &Database, td: &str) -> Value {
     })
 }
 
+/// The slots of a server: the other one holds what is prepared or what is old.
+fn authorities(journal: &Journal) -> Value {
+    let slot = |authority: &Authority| {
+        let asn1 = BASE64.encode(authority.certificate().unwrap_or_default());
+        let id = X509Authority { asn1, tainted: false }.key_id().unwrap_or_default();
+        json!({"authority_id": id, "expires_at": authority.expires.as_second().to_string(), "upstream_authority_subject_key_id": ""})
+    };
+    let mut slots = json!({"active": slot(&journal.active)});
+    for (name, authority) in [("prepared", &journal.prepared), ("old", &journal.old)] {
+        if let Some(authority) = authority {
+            slots[name] = slot(authority);
+        }
+    }
+    slots
+}
+
 fn agent(cluster: &Cluster, process: &Process<'_>, pod: &Value, container: &Value, argv: &[&str]) -> Ended {
     let (words, _) = plain(argv);
     match words.as_slice() {
@@ -204,7 +224,9 @@ fn postgres(cluster: &Cluster, process: &Process<'_>, pod: &Value, argv: &[&str]
                 let database = spire.databases.entry(home).or_default();
                 let password = std::mem::take(&mut database.password);
                 *database = Database { password, ..restored };
-                process.out("SET\nDROP TABLE\nCREATE TABLE\nCOPY 1");
+                if !line.contains("--quiet") && !line.contains(" -q") {
+                    process.out("SET\nDROP TABLE\nCREATE TABLE\nCOPY 1");
+                }
                 Ok(())
             }
             Err(words) => {

@@ -23,8 +23,6 @@ const RECONNECT: SignedDuration = SignedDuration::from_millis(300);
 /// A process that follows the Workload API.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Workload {
-    /// Since when it has both an entry and an agent.
-    eligible: Option<Timestamp>,
     /// Since when it has no agent, or no entry.
     without: Option<Timestamp>,
     /// What was last said about the connection.
@@ -75,7 +73,6 @@ impl Spire {
         let Some((server, database)) = database else {
             // With the servers away an agent serves on from its cache; who is new to it gets nothing.
             if workload.held.is_none() {
-                workload.eligible = None;
                 workload.say(place, State::NoIdentity);
             }
             return None;
@@ -83,22 +80,23 @@ impl Spire {
         let Some(entry) = database.entries.get(pods::uid(place.pod)) else {
             let missing = *workload.without.get_or_insert(place.now);
             if workload.held.is_none() || pass.due(missing + SYNC) {
-                (workload.held, workload.eligible) = (None, None);
+                workload.held = None;
                 workload.say(place, State::NoIdentity);
             }
             return None;
         };
         workload.without = None;
-        // What was there before the agent started, it has asked for before it serves.
-        let known = if entry.created < agent.up_since { agent.up_since } else { entry.created + SYNC };
+        // What was there before the agent started, it has asked for before it serves; of what is new it hears later.
+        let is_news = entry.created >= agent.up_since;
         let due = match &workload.held {
-            None => (*workload.eligible.get_or_insert(place.now) + RECONNECT).max(known + FETCH),
-            Some(held) if held.entry != entry.id => known,
+            None if is_news => entry.created + SYNC + FETCH,
+            None => agent.up_since.max(place.since) + RECONNECT,
+            Some(held) if held.entry != entry.id => entry.created + SYNC,
             Some(held) if held.bundle != database.sequence => held.renew.min(database.bundle_changed? + SYNC),
             Some(held) => held.renew,
         };
         if !pass.due(due) {
-            if workload.held.is_none() {
+            if workload.held.is_none() && is_news {
                 workload.say(place, State::NoIdentity);
             }
             return None;
@@ -183,7 +181,6 @@ impl Workload {
 
     /// There is no agent on its node: it hears the stream end, and then finds no socket.
     fn is_alone(&mut self, pass: &mut Pass<'_>, place: &Place<'_>) {
-        self.eligible = None;
         let without = *self.without.get_or_insert(place.now);
         if self.held.take().is_some() {
             self.say(place, State::Lost);

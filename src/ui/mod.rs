@@ -4,6 +4,7 @@
 //! JSON and nothing else. What is said during a run is made of its events by one of three renderers (live lines, plain
 //! lines, JSON lines); nothing here knows tools or clusters. No text needs colour to be understood.
 
+mod continuity;
 mod explain;
 mod failure;
 mod json;

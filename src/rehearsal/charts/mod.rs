@@ -14,6 +14,8 @@ use self::template::{documents, expand, merge};
 use super::object::{set, text};
 use super::store::Store;
 
+#[cfg(test)]
+pub(super) use self::template::merge as template_merge;
 pub use self::template::{hooks_of, is_hook_for, render};
 
 /// The repository of the hardened charts, which serves the archived one's versions as well (facts, section 2).

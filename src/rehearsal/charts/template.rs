@@ -44,7 +44,7 @@ pub(super) fn documents(text: &str) -> Result<Vec<Value>, String> {
 }
 
 /// Lays `over` over `under`, as helm merges values: maps deeply, all else replaced, null takes away.
-pub(super) fn merge(under: &mut Value, over: &Value) {
+pub(in crate::rehearsal) fn merge(under: &mut Value, over: &Value) {
     match (under, over) {
         (Value::Object(under), Value::Object(over)) => {
             for (key, value) in over {

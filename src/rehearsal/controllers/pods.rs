@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::rehearsal::api::{admission, kinds::Served};
+use crate::rehearsal::api::{admission, kinds::Served, select};
 use crate::rehearsal::object::{condition, items, set, text};
 use crate::rehearsal::store::{Key, Store, short_hash};
 
@@ -15,6 +15,17 @@ pub fn owned(store: &Store, owner: &Value, api_version: &str, kind: &str) -> Vec
     let mut all = store.list_shared(api_version, kind, Some(text(owner, "/metadata/namespace")));
     all.retain(|object| items(object, "/metadata/ownerReferences").any(|reference| text(reference, "/uid") == uid));
     all
+}
+
+/// Makes pods without an owner its own that its selector picks and that are `fit`: those of a set that was deleted and
+/// left its pods behind.
+pub fn adopt(store: &Store, owner: &Value, fit: impl Fn(&Value) -> bool) {
+    for pod in store.list_shared("v1", "Pod", Some(text(owner, "/metadata/namespace"))) {
+        let free = items(&pod, "/metadata/ownerReferences").next().is_none();
+        if free && !is_going(&pod) && select::selects(&owner["spec"]["selector"], &pod) && fit(&pod) {
+            store.update(&Key::of(&pod), |pod| set(pod, "/metadata/ownerReferences", vec![reference_to(owner)]));
+        }
+    }
 }
 
 /// Whether the pod is Ready.
@@ -72,6 +83,12 @@ pub fn create(
     }
     adjust(&mut pod);
     let served = Served::from(&("v1", "Pod", "pods", true));
+    if store.get(&Key::of(&pod)).is_some() {
+        // It is somebody else's.
+        let message = format!("Error creating: pods \"{name}\" already exists");
+        store.event(owner, "Warning", "FailedCreate", &message);
+        return false;
+    }
     match admission::pod(store, &served, &pod) {
         Ok(()) => {
             store.upsert(pod);

@@ -38,8 +38,8 @@ const NO_JOURNAL_ON_DISK: Version = Version::new(1, 10, 0);
 pub(in crate::rehearsal) struct Journal {
     pub(in crate::rehearsal) active: Authority,
     /// The other slot: prepared, or old. Preparing overwrites an old one.
-    prepared: Option<Authority>,
-    old: Option<Authority>,
+    pub(in crate::rehearsal) prepared: Option<Authority>,
+    pub(in crate::rehearsal) old: Option<Authority>,
 }
 
 /// What a server keeps on its claim.
@@ -209,10 +209,11 @@ impl Spire {
     /// The rotator: it prepares the next authority at half of the active one's life, and activates it when a sixth is
     /// left (facts, section 4).
     fn rotate(&mut self, pass: &mut Pass<'_>, pod: &Value, server: &mut Server) {
-        let ttl = server.settings.ca_ttl;
-        let before = |part: i32, most: i64| (ttl / part).min(SignedDuration::from_hours(24 * most));
         loop {
-            let expires = server.journal.active.expires;
+            let (issued, expires) = (server.journal.active.issued, server.journal.active.expires);
+            // What counts is how long this one lives, not what the configuration says of the next.
+            let life = expires.duration_since(issued);
+            let before = |part: i32, most: i64| (life / part).min(SignedDuration::from_hours(24 * most));
             if let Some(next) = &server.journal.prepared {
                 if !pass.due(expires - before(6, 7)) {
                     break;

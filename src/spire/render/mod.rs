@@ -5,6 +5,8 @@ mod expect;
 mod identities;
 mod objects;
 mod restricted;
+#[cfg(test)]
+mod tests;
 
 use serde_json::Value;
 
@@ -44,6 +46,8 @@ pub struct Rendered {
     pub bundle_written: Option<BundlePlace>,
     /// Where agents read it when they start.
     pub bundle_read: BundlePlace,
+    /// Whether the release itself holds the ConfigMap that agents read; else the servers make it.
+    pub makes_bundle: bool,
     /// Namespaces and names of the ConfigMaps that the servers may patch.
     pub bundle_roles: Vec<(String, String)>,
     /// Trust domain of the servers.
@@ -54,7 +58,7 @@ pub struct Rendered {
     pub attestable: Vec<String>,
     /// The agents' own service account, as `namespace:name`.
     pub agent_account: String,
-    /// All ClusterSPIFFEIDs.
+    /// All `ClusterSPIFFEID`s.
     pub identities: Vec<Identity>,
     /// Which of them the controller manager heeds.
     pub heeds: Heeds,
@@ -87,7 +91,7 @@ impl std::fmt::Display for BundlePlace {
     }
 }
 
-/// Which ClusterSPIFFEIDs a controller manager heeds.
+/// Which `ClusterSPIFFEID`s a controller manager heeds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Heeds {
     /// Of this class; absent before chart 0.15.0, when there were no classes.
@@ -138,7 +142,9 @@ impl Rendered {
         let agent_config = config(objects.find("ConfigMap", system_namespace, &agent)?, "agent.conf")?;
         let grpc = service["spec"]["ports"].as_array().into_iter().flatten().find(|port| port["name"] == "grpc");
         let account = daemon_set.pointer("/spec/template/spec/serviceAccountName").and_then(Value::as_str);
+        let bundle_read = bundle_read(daemon_set, system_namespace, &agent_config)?;
         Ok(Rendered {
+            makes_bundle: objects.find("ConfigMap", &bundle_read.namespace, &bundle_read.config_map).is_ok(),
             server_image: image_of(stateful_set, names::SERVER_CONTAINER)
                 .ok_or_else(|| lacks(stateful_set, names::SERVER_CONTAINER))?,
             agent_image: image_of(daemon_set, names::AGENT_CONTAINER)
@@ -151,7 +157,7 @@ impl Rendered {
             agents_dial_port: port(&agent_config, "/agent/server_port", "server port for agents")?,
             agent_socket: text(&agent_config, "/agent/socket_path", "socket of the agents")?.to_owned(),
             bundle_written: bundle_written(&server_config),
-            bundle_read: bundle_read(daemon_set, system_namespace, &agent_config)?,
+            bundle_read,
             bundle_roles: bundle_roles(&objects),
             server_trust_domain: text(&server_config, "/server/trust_domain", "trust domain of the servers")?
                 .to_owned(),
@@ -290,9 +296,9 @@ fn images(objects: &Objects) -> Vec<Image> {
     objects
         .containers()
         .map(|found| Image {
-            user: format!("{}, container {}", title(found.object), found.container["name"].as_str().unwrap_or("?")),
-            image: word(&found.container["image"]).unwrap_or_default(),
-            pull_policy: word(&found.container["imagePullPolicy"]),
+            user: format!("{}, container {}", title(found.object), found.spec["name"].as_str().unwrap_or("?")),
+            image: word(&found.spec["image"]).unwrap_or_default(),
+            pull_policy: word(&found.spec["imagePullPolicy"]),
         })
         .collect()
 }

@@ -106,3 +106,84 @@ pub fn agent_image(agent: &Pod) -> Option<String> {
         .filter(|container| container.name == names::AGENT_CONTAINER)
         .find_map(|container| container.image.clone())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::embedded;
+
+    #[test]
+    fn a_probe_is_like_the_workloads_pods_and_none_of_them() {
+        let lab = embedded().unwrap();
+        let probe = manifest(&lab, "1.8.0-agents", "node-1", "workload", Runs::Workload).unwrap();
+        let spec = probe.spec.clone().unwrap();
+        assert_eq!(spec.node_name.as_deref(), Some("node-1"));
+        assert_eq!(spec.containers[0].name, manifests::WORKLOAD_CONTAINER);
+        assert_eq!(spec.containers[0].image.as_deref(), Some(lab.workload.image.as_str()));
+        assert!(
+            spec.volumes
+                .iter()
+                .flatten()
+                .any(|volume| volume.csi.as_ref().is_some_and(|csi| csi.driver == names::CSI_DRIVER))
+        );
+        assert_eq!(spec.security_context.unwrap().run_as_non_root, Some(true));
+        assert_eq!(spec.active_deadline_seconds, Some(i64::from(LIFETIME)));
+        assert_ne!(probe.labels()["app"], lab.workload.name);
+        assert_eq!(probe.labels()[Lab::LABEL], lab.name);
+        assert!(selector(&lab).split(',').all(|pair| {
+            let (key, value) = pair.split_once('=').unwrap();
+            probe.labels()[key] == value
+        }));
+
+        let watching =
+            manifest(&lab, "x", "node-1", "default", Runs::AgentWatch(Some("agent:1"))).unwrap().spec.unwrap();
+        assert_eq!(watching.containers[0].image.as_deref(), Some("agent:1"));
+        assert!(watching.containers[0].command.iter().flatten().any(|word| word == "watch"));
+        assert_eq!(watching.service_account_name.as_deref(), Some("default"));
+    }
+
+    #[test]
+    fn names_are_stable_and_differ() {
+        let lab = embedded().unwrap();
+        let one = name(&lab, "1.8.0-agents", "node-1");
+        assert_eq!(one, name(&lab, "1.8.0-agents", "node-1"));
+        assert!(one.len() < 63 && one.starts_with("coastal-probe-"));
+        for (purpose, node) in [("1.8.0-servers", "node-1"), ("1.8.0-agents", "node-2")] {
+            assert_ne!(one, name(&lab, purpose, node));
+        }
+    }
+
+    fn agent(node: &str, phase: &str) -> Pod {
+        let containers = json!([{"name": names::AGENT_CONTAINER, "image": "agent:1"}]);
+        let pod = json!({
+            "metadata": {"name": format!("agent-on-{node}")}, "spec": {"nodeName": node, "containers": containers}, "status": {"phase": phase},
+        });
+        serde_json::from_value(pod).unwrap()
+    }
+
+    fn node(name: &str, zone: &str) -> Node {
+        let labels = json!({"topology.kubernetes.io/zone": zone});
+        serde_json::from_value(json!({"metadata": {"name": name, "labels": labels}})).unwrap()
+    }
+
+    #[test]
+    fn few_nodes_are_all_asked_and_many_are_spread() {
+        let agents: Vec<Pod> = ["a", "b", "a", "c"].into_iter().map(|name| agent(name, "Running")).collect();
+        let nodes = |chosen: Vec<&Pod>| chosen.iter().map(|pod| node_of(pod).unwrap().to_owned()).collect::<Vec<_>>();
+        assert_eq!(nodes(choose(&agents, &[])), ["a", "b", "c"]);
+        assert_eq!(nodes(choose(&[agent("a", "Pending"), agent("b", "Running")], &[])), ["b"]);
+        let mut test_pod = agent("a", "Running");
+        test_pod.spec.as_mut().unwrap().containers[0].name = "curl".into();
+        assert!(choose(&[test_pod], &[]).is_empty());
+
+        // 100 nodes whose names say nothing of their zones: each zone is asked.
+        let names: Vec<String> = (0..100).map(|number| format!("node-{number:02}")).collect();
+        let zones = ["north", "south", "west"];
+        let all: Vec<Node> = names.iter().zip(zones.iter().cycle()).map(|(name, zone)| node(name, zone)).collect();
+        let agents: Vec<Pod> = names.iter().map(|name| agent(name, "Running")).collect();
+        let chosen = nodes(choose(&agents, &all));
+        assert_eq!(chosen.len(), MOST_NODES);
+        let zone_of = |name: &str| zones[name[5..].parse::<usize>().unwrap() % 3];
+        assert!(zones.iter().all(|zone| chosen.iter().any(|name| zone_of(name) == *zone)), "{chosen:?}");
+    }
+}

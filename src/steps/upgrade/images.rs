@@ -21,6 +21,14 @@ use crate::steps::{reach, values};
 /// How often it is looked for pods that a StatefulSet will never replace.
 const LOOK_FOR_STUCK: std::time::Duration = std::time::Duration::from_secs(3);
 
+/// The version that a chart at hand has.
+pub(super) fn chart_version(cx: &StepContext, chart: &ChartRef) -> Result<Version, Failure> {
+    let meta = read_chart(&chart_path(cx, chart))?;
+    Version::parse(&meta.version).map_err(|error| {
+        Failure::prerequisite(format!("chart {} has the version `{}`: {error}", meta.name, meta.version))
+    })
+}
+
 /// The release at those images, on that chart.
 pub(super) fn release<'a>(
     cx: &'a StepContext,
@@ -29,10 +37,7 @@ pub(super) fn release<'a>(
     phase: Phase,
 ) -> Result<Wanted<'a>, Failure> {
     let spire = &cx.session.lab.spire;
-    let meta = read_chart(&chart_path(cx, chart))?;
-    let version = Version::parse(&meta.version).map_err(|error| {
-        Failure::prerequisite(format!("chart {} has the version `{}`: {error}", meta.name, meta.version))
-    })?;
+    let version = chart_version(cx, chart)?;
     Ok(Wanted {
         name: &spire.release,
         namespace: &spire.release_namespace,
@@ -93,7 +98,8 @@ impl Body for Servers {
         let live = Live::look(cx).await?;
         let images = self.images(cx, &live)?;
         let chart = chart::current(cx, &live)?;
-        chart::install(cx, &release(cx, &images, &chart, Phase::Settled)?, &images).await
+        chart::install(cx, &release(cx, &images, &chart, Phase::Settled)?, &images, Phase::Settled).await?;
+        Ok(())
     }
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
@@ -178,7 +184,8 @@ impl Body for Agents {
         let live = Live::look(cx).await?;
         let images = self.images(cx, &live)?;
         let chart = chart::current(cx, &live)?;
-        chart::install(cx, &release(cx, &images, &chart, Phase::Settled)?, &images).await
+        chart::install(cx, &release(cx, &images, &chart, Phase::Settled)?, &images, Phase::Settled).await?;
+        Ok(())
     }
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {

@@ -76,7 +76,8 @@ impl Body for Restore {
         })?;
         cx.progress(format!("starting the servers at {to}"));
         let images = Images { server: to, agent };
-        chart::install(cx, &images::release(cx, &images, &chart, Phase::Settled)?, &images).await
+        chart::install(cx, &images::release(cx, &images, &chart, Phase::Settled)?, &images, Phase::Settled).await?;
+        Ok(())
     }
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {

@@ -3,6 +3,9 @@
 //! Whatever cannot be had (a log that is not readable, a pod that has gone) becomes part of the observation as such.
 //! What it means is for [`meter`] to say.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
