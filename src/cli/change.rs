@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use crate::cli::Global;
 use crate::cli::goal::{carry_out, lock};
 use crate::cli::outside::Outside;
 use crate::cli::upgrade::UpgradeArgs;
-use crate::cli::Global;
 use crate::config::{ChartRef, SpireVersions, write_versions};
 use crate::error::{ExitCode, Failure};
 use crate::observe;
@@ -47,7 +47,7 @@ pub(super) async fn run(
         }
         (Answer::Refused, _) => return Err(refusal(&outcome)),
         // The versions are right, but what should run is not what runs: an earlier change stopped half-way.
-        (Answer::NothingToDo, Target::Known(release)) if !live.is_settled() => vec![settling(&live, release.version())],
+        (Answer::NothingToDo, Target::Known(release)) if !live.is_settled() => vec![settling(&live, release.version().clone())],
         (Answer::NothingToDo, _) => Vec::new(),
         (Answer::Allowed, _) => outcome.hops.clone(),
     };
@@ -133,7 +133,10 @@ async fn remember(session: &Arc<Session>, write: bool, ui: &Ui, outside: &Outsid
     }
     let says = format!("[spire] server-version = \"{server}\", agent-version = \"{agent}\"");
     let Some(file) = &outside.lab.file else {
-        ui.note(&format!("the built-in lab says SPIRE {}: `coastal init` writes a lab.toml; {says}", spire.server_version));
+        ui.note(&format!(
+            "the built-in lab says SPIRE {}: `coastal init` writes a lab.toml; {says}",
+            spire.server_version
+        ));
         return Ok(());
     };
     let question = format!("write the new versions into {}?", file.display());
