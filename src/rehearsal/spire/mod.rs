@@ -74,6 +74,8 @@ pub(super) struct Entry {
     /// The path of its parent's.
     pub(super) parent: String,
     pub(super) hint: String,
+    /// The identity that it was made by, as it was then.
+    origin: String,
     pub(super) created: Timestamp,
 }
 
@@ -94,13 +96,25 @@ pub(super) struct Pass<'a> {
     pub(super) faults: &'a Faults,
     pub(super) now: Timestamp,
     pub(super) pods: Vec<Arc<Value>>,
+    /// The processes of servers that answer.
+    up: BTreeSet<String>,
+    /// The servers that agents are connected to, by their processes.
+    pub(super) links: BTreeMap<String, String>,
     /// The soonest thing that is not due yet.
     next: Option<Timestamp>,
 }
 
 impl<'a> Pass<'a> {
     pub(super) fn new(store: &'a Store, faults: &'a Faults) -> Self {
-        Pass { store, faults, now: store.now(), pods: pods::all(store), next: None }
+        Pass {
+            store,
+            faults,
+            now: store.now(),
+            pods: pods::all(store),
+            up: BTreeSet::new(),
+            links: BTreeMap::new(),
+            next: None,
+        }
     }
 
     /// Whether `time` has come; if not, somebody will look again then.
@@ -145,10 +159,17 @@ impl Spire {
         for pod in &all {
             self.server(pass, pod);
         }
+        let up = all.iter().filter_map(|pod| self.server_up(pass.store, pass.faults, pod));
+        pass.up = up.map(|(life, _)| life).collect();
         self.entries(pass);
         for pod in &all {
             self.agent(pass, pod);
         }
+        let links = self
+            .agents
+            .iter()
+            .filter_map(|(life, agent)| Some((life.clone(), agent::reached(pass, &agent.settings, life)?)));
+        pass.links = links.collect();
         for pod in &all {
             self.workload(pass, pod);
         }
