@@ -1,5 +1,6 @@
 //! The command line: what can be asked for, and the one call that each command leads to.
 
+mod change;
 mod env;
 mod goal;
 mod init;

@@ -64,6 +64,13 @@ pub enum What {
         /// E.g. `waiting for spire-server-1: PodInitializing`.
         message: String,
     },
+    /// What the step has found out, as data. Its shape is the step's own, with a `schema` of its own.
+    StepReport {
+        /// Which.
+        step: StepId,
+        /// E.g. the continuity meter's report.
+        report: serde_json::Value,
+    },
     /// A part of the step failed and is tried again.
     StepRetry {
         /// Which.
@@ -82,7 +89,7 @@ pub enum What {
         /// Milliseconds since the step started.
         took_ms: u64,
     },
-    /// Made so, and proven.
+    /// Made so, and proven; of a test (see [`StepId::is_test`]): passed.
     StepDone {
         /// Which.
         step: StepId,
@@ -154,6 +161,9 @@ pub struct RunResult {
     pub changed: Vec<StepId>,
     /// Steps that were already so.
     pub unchanged: Vec<StepId>,
+    /// Tests that passed; they changed nothing.
+    #[serde(default)]
+    pub passed: Vec<StepId>,
     /// Steps that failed.
     pub failed: Vec<StepId>,
     /// Steps that were not started.

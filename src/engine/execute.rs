@@ -100,6 +100,7 @@ pub async fn execute(
 struct Record {
     changed: Vec<StepId>,
     unchanged: Vec<StepId>,
+    passed: Vec<StepId>,
     failed: Vec<StepId>,
     cancelled: Vec<StepId>,
     failure: Option<Failure>,
@@ -136,6 +137,7 @@ impl Record {
             self.steps_ms.insert(step.id, took_ms);
             match verdict {
                 Verdict::AlreadySo => self.unchanged.push(step.id),
+                Verdict::Made if step.id.is_test() => self.passed.push(step.id),
                 Verdict::Made => self.changed.push(step.id),
                 Verdict::NotSo(finding) => {
                     self.failed.push(step.id);
@@ -206,6 +208,7 @@ impl Record {
             exit_code,
             changed: self.changed,
             unchanged: self.unchanged,
+            passed: self.passed,
             failed: self.failed,
             cancelled: self.cancelled,
             failure,

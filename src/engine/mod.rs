@@ -10,6 +10,7 @@ pub mod journal;
 pub mod lock;
 mod needs;
 mod order;
+mod panics;
 mod turn;
 
 #[cfg(test)]

@@ -47,6 +47,7 @@ fn spans(events: &[Event]) -> BTreeMap<StepId, Span> {
             What::StepRunning { step, .. }
             | What::StepVerifying { step }
             | What::StepProgress { step, .. }
+            | What::StepReport { step, .. }
             | What::StepRetry { step, .. }
             | What::CommandStarted { step, .. } => assert!(open.contains_key(step), "{step} is under way"),
             What::StepSkipped { step, took_ms, .. }
@@ -69,7 +70,7 @@ fn spans(events: &[Event]) -> BTreeMap<StepId, Span> {
 
 /// Every goal is in exactly one list, and the lists agree with the events.
 fn assert_partition(parts: &[Part], result: &RunResult, spans: &BTreeMap<StepId, Span>) {
-    let lists = [&result.changed, &result.unchanged, &result.failed, &result.cancelled];
+    let lists = [&result.changed, &result.unchanged, &result.passed, &result.failed, &result.cancelled];
     let all: Vec<StepId> = lists.into_iter().flatten().copied().collect();
     let unique: BTreeSet<StepId> = all.iter().copied().collect();
     assert_eq!(all.len(), unique.len(), "no step is in two lists: {result:?}");
@@ -77,7 +78,7 @@ fn assert_partition(parts: &[Part], result: &RunResult, spans: &BTreeMap<StepId,
         assert!(unique.contains(&part.id), "{} is in a list", part.id);
     }
     assert_eq!(result.steps_ms.keys().collect::<Vec<_>>(), spans.keys().collect::<Vec<_>>());
-    for step in result.changed.iter().chain(&result.unchanged) {
+    for step in result.changed.iter().chain(&result.unchanged).chain(&result.passed) {
         assert!(spans[step].well);
     }
     for step in &result.failed {
@@ -259,6 +260,27 @@ fn what_is_finished_despite_the_wish_to_stop_counts() {
 }
 
 #[test]
+fn a_test_that_passes_has_changed_nothing() {
+    let parts = [
+        goal(StepId::ChartTests, &[], Act::RunFails(10)),
+        goal(StepId::IdentityTest, &[], Act::Takes(5)),
+        goal(StepId::Workload, &[], Act::Takes(5)),
+    ];
+    let (result, events) = run(&parts, None);
+    assert_partition(&parts, &result, &spans(&events));
+    assert_eq!((result.passed, result.failed), (vec![StepId::IdentityTest], vec![StepId::ChartTests]));
+    assert_eq!(result.changed, [StepId::Workload]);
+}
+
+#[test]
+fn a_result_of_a_time_without_tests_is_read() {
+    let (result, _) = run(&[goal(StepId::Cluster, &[], Act::Takes(1))], None);
+    let mut old = serde_json::to_value(&result).expect("serialises");
+    old.as_object_mut().expect("an object").remove("passed").expect("is written");
+    assert_eq!(serde_json::from_value::<RunResult>(old).expect("is read"), result);
+}
+
+#[test]
 fn a_panic_is_a_failure_of_its_step_only() {
     let parts = [goal(StepId::Cluster, &[], Act::Panics), goal(StepId::Repos, &[], Act::Takes(50))];
     let (result, events) = run(&parts, None);
@@ -322,14 +344,14 @@ fn a_need_behind_one_that_is_so_is_not_asked_about() {
     let parts = [
         need(StepId::FetchSpire, &[], Act::Takes(0)),
         need(StepId::Spire, &[StepId::FetchSpire], Act::Satisfied),
-        goal(StepId::ChartTests, &[StepId::Spire], Act::Takes(7)),
+        goal(StepId::SpireServers, &[StepId::Spire], Act::Takes(7)),
     ];
     let (result, events) = run(&parts, None);
     let spans = spans(&events);
     assert_partition(&parts, &result, &spans);
     assert_eq!(
         (result.outcome, result.unchanged, result.changed),
-        (Outcome::Ok, vec![StepId::Spire], vec![StepId::ChartTests])
+        (Outcome::Ok, vec![StepId::Spire], vec![StepId::SpireServers])
     );
     assert!(!spans.contains_key(&StepId::FetchSpire));
 }

@@ -1,7 +1,5 @@
 //! One step's turn: check -> run -> verify, inside its time, whatever the body does.
 
-use std::any::Any;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +11,7 @@ use crate::engine::context::{Emitter, StepContext, millis};
 use crate::engine::event::What;
 use crate::engine::execute::Body;
 use crate::engine::needs;
+use crate::engine::panics::caught;
 use crate::error::{Failure, Kind};
 use crate::plan::{Finding, Role, Step, StepId};
 use crate::session::Session;
@@ -77,9 +76,9 @@ impl Turns<'_> {
         let cancel = self.cancel.child_token();
         let cx =
             StepContext::new(Arc::clone(self.session), step.id, deadline, cancel.clone(), Some(self.emitter.clone()));
-        let work = AssertUnwindSafe(self.perform(step, &cx))
-            .catch_unwind()
-            .map(|outcome| outcome.unwrap_or_else(|payload| Err(panicked(step, payload.as_ref()))));
+        let work = caught(self.perform(step, &cx)).map(|outcome| {
+            outcome.unwrap_or_else(|panic| Err(panic.failure(format!("`{}` broke off: {}", step.id, panic.words))))
+        });
         tokio::pin!(work);
         let overdue = tokio::select! {
             biased;
@@ -132,13 +131,4 @@ fn timed_out(step: &Step, cx: &StepContext) -> Failure {
 
 fn dropped() -> String {
     format!("it did not stop within {} s of being asked to; what it had started may still be running", GRACE.as_secs())
-}
-
-fn panicked(step: &Step, payload: &(dyn Any + Send)) -> Failure {
-    let words = payload
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| payload.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no message".into());
-    Failure::unexpected(format!("`{}` broke off: {words}", step.id)).fact("this is a bug in coastal")
 }

@@ -5,59 +5,7 @@ use kube::ResourceExt;
 use kube::api::{ListParams, LogParams};
 
 use crate::error::Failure;
-use crate::kube::{Cluster, Patience};
-
-/// Why a pod will never start by waiting.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Doom {
-    /// `namespace/pod`.
-    pub pod: String,
-    /// `ErrImagePull: rpc error: …`.
-    pub reason: String,
-    /// The image, if that is the trouble.
-    pub image: Option<String>,
-}
-
-impl Doom {
-    /// As a failure.
-    #[must_use]
-    pub fn failure(&self) -> Failure {
-        let failure = Failure::tool(format!("pod {} cannot start: {}", self.pod, self.reason));
-        match &self.image {
-            Some(image) => failure
-                .fact(format!("image: {image}"))
-                .next("load the image from an archive (`[images] archives` in lab.toml), or make its registry reachable from the nodes"),
-            None => failure,
-        }
-    }
-}
-
-/// Waiting reasons that do not end by themselves. `ErrImagePull` counts from the first time: the kubelet says it
-/// once a pull has failed, and a failed name, digest or policy fails again.
-const HOPELESS: &[&str] = &[
-    "ErrImagePull",
-    "ImagePullBackOff",
-    "ErrImageNeverPull",
-    "InvalidImageName",
-    "CreateContainerConfigError",
-    "CreateContainerError",
-];
-
-/// Whether the pod is beyond hope, and why.
-#[must_use]
-pub fn doom_of(pod: &Pod) -> Option<Doom> {
-    let (container, reason, message) = statuses(pod).find_map(|container| {
-        let waiting = container.state.as_ref()?.waiting.as_ref()?;
-        let reason = waiting.reason.as_deref()?;
-        HOPELESS.contains(&reason).then(|| (container, reason, waiting.message.clone().unwrap_or_default()))
-    })?;
-    let about_image = reason.contains("Image");
-    Some(Doom {
-        pod: qualified(pod),
-        reason: if message.is_empty() { reason.to_owned() } else { format!("{reason}: {message}") },
-        image: about_image.then(|| container.image.clone()),
-    })
-}
+use crate::kube::Cluster;
 
 /// One line: the pod, its phase, and what it waits for.
 #[must_use]
@@ -161,47 +109,15 @@ impl Cluster {
             .map(|e| format!("event {}: {}", e.reason.unwrap_or_default(), e.message.unwrap_or_default()))
             .collect()
     }
-
-    /// Resolves as soon as a pod in one of the places (namespace, label selector) has been beyond hope for some
-    /// seconds, or the run is to stop; never otherwise.
-    ///
-    /// Runs beside work that would only notice at its time limit (helm waiting for a hook). The grace lets a node
-    /// finish what it was doing: a pull that loses a race with an image being loaded mends itself.
-    pub async fn until_doomed(&self, places: &[(&str, &str)], patience: &Patience<'_>) -> Failure {
-        let mut first_seen: Option<(Doom, tokio::time::Instant)> = None;
-        let grace = std::time::Duration::from_secs(4);
-        loop {
-            let mut now = None;
-            for (namespace, selector) in places {
-                let params = ListParams::default().labels(selector);
-                if let Ok(pods) = self.namespaced::<Pod>(namespace).list(&params).await {
-                    now = now.or_else(|| pods.items.iter().find_map(doom_of));
-                }
-            }
-            first_seen = match (now, first_seen) {
-                (Some(doom), Some((same, since))) if doom.pod == same.pod => {
-                    if since.elapsed() >= grace {
-                        return doom.failure();
-                    }
-                    Some((same, since))
-                }
-                (Some(doom), _) => Some((doom, tokio::time::Instant::now())),
-                (None, _) => None,
-            };
-            match patience.limit(tokio::time::sleep(std::time::Duration::from_secs(1))).await {
-                Ok(Some(())) => {}
-                Ok(None) => std::future::pending().await,
-                Err(stopped) => return stopped,
-            }
-        }
-    }
 }
 
 fn ended_well(container: &ContainerStatus) -> bool {
     container.state.as_ref().and_then(|s| s.terminated.as_ref()).is_some_and(|ended| ended.exit_code == 0)
 }
 
-fn is_ready(pod: &Pod) -> bool {
+/// Whether the pod's Ready condition is true.
+#[must_use]
+pub fn is_ready(pod: &Pod) -> bool {
     pod.status
         .as_ref()
         .and_then(|status| status.conditions.as_ref())

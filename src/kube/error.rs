@@ -22,6 +22,12 @@ pub fn api_failure(what: &str, error: &kube::Error) -> Failure {
     }
 }
 
+/// What a person types to see more of an object, as a next step: `args` is what follows `kubectl`.
+#[must_use]
+pub fn by_kubectl(args: &str) -> String {
+    format!("`kubectl {args}` shows more (`eval \"$(coastal env)\"` points kubectl at the lab)")
+}
+
 /// Errors of HTTP clients wrap each other; the innermost says what happened (`connection refused`).
 fn root_cause(error: &dyn std::error::Error) -> String {
     let mut cause = error;

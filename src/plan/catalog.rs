@@ -169,7 +169,13 @@ pub fn explain(step: StepId, lab: &Lab) -> Explanation {
         }
         StepId::RemoveDatabase => (
             "The data store goes only after the servers that use it; its claim goes with it.".into(),
-            vec![format!("kubectl -n {server_ns} delete statefulset/spire-db service/spire-db serviceaccount/spire-db secret/spire-db pvc/data-spire-db-0")],
+            match &lab.database.manifest {
+                Some(file) => vec![
+                    format!("kubectl -n {server_ns} delete -f {}", file.display()),
+                    format!("kubectl -n {server_ns} delete secret/spire-db pvc/data-spire-db-0"),
+                ],
+                None => vec![format!("kubectl -n {server_ns} delete statefulset/spire-db service/spire-db serviceaccount/spire-db configmap/spire-db secret/spire-db pvc/data-spire-db-0")],
+            },
         ),
         StepId::RemoveNamespaces => (
             "Empty by now.".into(),

@@ -104,6 +104,12 @@ impl StepId {
             _ => format!("{self:?}"),
         }
     }
+
+    /// Whether it asks a question and makes nothing so: then it is asked each time, and its yes is no change.
+    #[must_use]
+    pub fn is_test(self) -> bool {
+        matches!(self, StepId::ChartTests | StepId::IdentityTest)
+    }
 }
 
 impl fmt::Display for StepId {

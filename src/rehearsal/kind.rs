@@ -13,6 +13,7 @@ use super::faults::Fault;
 use super::object::{items, number, text, texts};
 use super::process::{Arguments, End, Ended, Process};
 use super::{State, archive, docker};
+use crate::files;
 use crate::tools::Tool;
 
 /// The node image that kind 0.27 makes nodes of.
@@ -181,8 +182,8 @@ fn quoted<'a>(names: impl Iterator<Item = &'a String>) -> String {
 }
 
 fn write_kubeconfig(process: &Process<'_>, path: &str, text: &str) -> Ended {
-    std::fs::write(path, text).map_err(|error| {
-        process.fail(format!("ERROR: failed to create cluster: failed to write kubeconfig: open {path}: {error}"))
+    files::write_private(Path::new(path), text.as_bytes()).map_err(|failure| {
+        process.fail(format!("ERROR: failed to create cluster: failed to write kubeconfig: {failure}"))
     })
 }
 

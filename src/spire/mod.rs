@@ -1,8 +1,10 @@
-//! What SPIRE is: the names of its objects, the values of its chart, the types of its JSON output.
+//! What SPIRE is: the names of its objects, the values of its chart and what the chart makes of them, the types of
+//! its JSON output.
 //! Pure: no I/O.
 
 pub mod cli;
 pub mod names;
+pub mod render;
 pub mod values;
 
 use std::fmt::Write as _;

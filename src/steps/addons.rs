@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::config::Lab;
 use crate::engine::{Body, StepContext};
-use crate::error::Failure;
+use crate::error::{Failure, Kind};
 use crate::kube::{Cluster, Difference, Judgement, Rollout, label};
 use crate::plan::Finding;
 use crate::steps::fetch::{Which, manifest};
@@ -228,13 +228,29 @@ async fn apply_manifest(cx: &StepContext, which: Which) -> Result<(), Failure> {
 }
 
 async fn rolled_out(cx: &StepContext, cluster: &Cluster, which: Which) -> Result<String, Failure> {
-    let rollouts = rollouts(&objects(cx, which)?);
+    let objects = objects(cx, which)?;
+    let rollouts = rollouts(&objects);
     let patience = cx.patience();
-    let proofs = try_join_all(
+    let waiting = try_join_all(
         rollouts.iter().map(|(what, namespace, name)| cluster.rolled_out(*what, namespace, name, &patience)),
-    )
-    .await?;
-    Ok(proofs.join(", "))
+    );
+    // What rolls out may wait for what a job makes (contour's certificates), without a word about it.
+    let jobs: Vec<(String, String)> = objects
+        .iter()
+        .filter(|object| kind_of(object) == "Job")
+        .map(|job| (job.namespace().unwrap_or_else(|| "default".into()), format!("job-name={}", job.name_any())))
+        .collect();
+    let places: Vec<_> = jobs.iter().map(|(namespace, selector)| (namespace.as_str(), selector.as_str())).collect();
+    let mut failure = tokio::select! {
+        proofs = waiting => return Ok(proofs?.join(", ")),
+        doom = cluster.until_doomed(&places, &patience) => doom,
+    };
+    if failure.kind != Kind::Interrupted {
+        for (namespace, selector) in places {
+            failure = cluster.explain(failure, namespace, selector).await;
+        }
+    }
+    Err(failure)
 }
 
 async fn remove(cx: &StepContext, objects: Vec<DynamicObject>) -> Result<(), Failure> {

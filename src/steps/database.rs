@@ -174,3 +174,29 @@ fn secret_object(lab: &Lab, password: &str) -> Result<DynamicObject, Failure> {
     label(&mut object, lab);
     Ok(object)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::embedded;
+    use crate::kube::name_of;
+    use crate::plan::{StepId, explain};
+
+    #[test]
+    fn what_a_person_would_delete_is_what_is_deleted() {
+        let mut lab = embedded().unwrap();
+        let by_hand = explain(StepId::RemoveDatabase, &lab).by_hand.join(" ");
+        let mut all: Vec<String> = objects(&lab).unwrap().iter().map(name_of).collect();
+        all.push(format!("PVC {}/{CLAIM}", lab.spire.server_namespace));
+        for object in all {
+            let (kind, name) = object.split_once(' ').unwrap();
+            let (namespace, name) = name.split_once('/').unwrap();
+            assert!(by_hand.contains(&format!("-n {namespace} ")), "{object}: {by_hand}");
+            assert!(by_hand.contains(&format!(" {}/{name}", kind.to_lowercase())), "{object}: {by_hand}");
+        }
+        lab.database.manifest = Some("mine.yaml".into());
+        let by_hand = explain(StepId::RemoveDatabase, &lab).by_hand.join(" ");
+        assert!(by_hand.contains("delete -f mine.yaml"), "{by_hand}");
+        assert!(by_hand.contains(" secret/spire-db ") && !by_hand.contains("statefulset"), "{by_hand}");
+    }
+}

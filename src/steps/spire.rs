@@ -1,5 +1,6 @@
 //! SPIRE: its release, its servers, its agents, Tornjak; the chart's tests; and the way back.
 
+use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,21 +14,24 @@ use semver::Version;
 use crate::config::SpireSpec;
 use crate::engine::{Body, StepContext};
 use crate::error::{Failure, Kind};
-use crate::kube::{Cluster, Rollout, api_failure, describe_pod};
+use crate::kube::{Cluster, Rollout, api_failure, describe_pod, is_ready};
 use crate::plan::Finding;
 use crate::spire::names;
+use crate::spire::values::{Images, Phase};
 use crate::steps::addons::gone;
 use crate::steps::live::{Live, pods};
 use crate::steps::release::{self, Wanted};
 use crate::steps::{reach, values};
 
 fn wanted(cx: &StepContext) -> Result<Wanted<'_>, Failure> {
-    let spire = &cx.session.lab.spire;
+    let lab = &cx.session.lab;
+    let spire = &lab.spire;
+    let chart = values::spire_chart_version(lab)?;
     Ok(Wanted {
         name: &spire.release,
         namespace: &spire.release_namespace,
         chart: &spire.chart,
-        values: values::spire_values(&cx.session.lab)?,
+        values: values::spire_values(lab, &chart, &Images::of(lab), Phase::Settled)?,
         watch: vec![&spire.server_namespace, &spire.system_namespace],
     })
 }
@@ -126,7 +130,12 @@ impl Body for Servers {
         cluster
             .rolled_out(Rollout::StatefulSet, &spire.server_namespace, &names::server(spire), &cx.patience())
             .await
-            .map_err(|failure| failure.context("the SPIRE servers do not come up"))?;
+            .map_err(|failure| match failure.kind {
+                Kind::Interrupted => failure,
+                _ => failure
+                    .context("the SPIRE servers do not come up")
+                    .next("`coastal logs server` shows what the servers say"),
+            })?;
         healthy(cx).await
     }
 }
@@ -143,9 +152,9 @@ impl Agents {
         let desired = daemon_set.and_then(|set| set.status).map_or(0, |status| status.desired_number_scheduled);
         let pods = pods(cluster, &spire.system_namespace, names::AGENT_SELECTOR).await?;
         let answers = join_all(pods.iter().map(|pod| {
-            let pod = pod.name_any();
+            let (pod, socket) = (pod.name_any(), socket_of(pod));
             async move {
-                let argv = ["/opt/spire/bin/spire-agent", "healthcheck", "-socketPath", names::AGENT_SOCKET];
+                let argv = ["/opt/spire/bin/spire-agent", "healthcheck", "-socketPath", socket];
                 reach::exec(cx, &spire.system_namespace, &pod, names::AGENT_CONTAINER, &argv).await
             }
         }))
@@ -159,6 +168,17 @@ impl Agents {
         // At least one: a DaemonSet that its controller has not seen yet wants none.
         Ok((serving, usize::try_from(desired).unwrap_or(0).max(pods.len()).max(1), trouble))
     }
+}
+
+/// Where the agent of that pod has its socket. By what is mounted, for while a chart moves pods of two charts run.
+fn socket_of(pod: &Pod) -> &'static str {
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    let mounts = containers
+        .filter(|container| container.name == names::AGENT_CONTAINER)
+        .flat_map(|c| c.volume_mounts.iter().flatten());
+    let is_mounted =
+        |socket: &str| mounts.clone().any(|mount| Path::new(socket).parent() == Some(Path::new(&mount.mount_path)));
+    if is_mounted(names::AGENT_SOCKET_SINCE_0_17_2) { names::AGENT_SOCKET_SINCE_0_17_2 } else { names::AGENT_SOCKET }
 }
 
 #[async_trait]
@@ -188,10 +208,14 @@ impl Body for Agents {
 /// An agent cannot start, or it takes too long.
 pub async fn serving(cx: &StepContext, cluster: &Cluster) -> Result<String, Failure> {
     let spire = &cx.session.lab.spire;
-    let places = [(spire.system_namespace.as_str(), names::AGENT_SELECTOR)];
+    // The servers too: agents wait for them, and what keeps those down keeps these down.
+    let places = [
+        (spire.server_namespace.as_str(), names::SERVER_SELECTOR),
+        (spire.system_namespace.as_str(), names::AGENT_SELECTOR),
+    ];
     let waiting = async {
         loop {
-            let (serving, wanted, trouble) = Agents::ask(cx, &cluster).await?;
+            let (serving, wanted, trouble) = Agents::ask(cx, cluster).await?;
             if serving == wanted {
                 return Ok(format!("{serving} of {wanted} agents serve the Workload API"));
             }
@@ -210,11 +234,23 @@ pub async fn serving(cx: &StepContext, cluster: &Cluster) -> Result<String, Fail
         doom = cluster.until_doomed(&places, &patience) => Err(doom),
     };
     match result {
-        Err(failure) if failure.kind != Kind::Interrupted => {
-            Err(cluster.explain(failure, &spire.system_namespace, names::AGENT_SELECTOR).await)
-        }
+        Err(failure) if failure.kind != Kind::Interrupted => Err(explain_agents(cx, cluster, failure).await),
         other => other,
     }
+}
+
+/// Adds what the agents' pods say; before that, if no server is up, that they wait for one, and what those say.
+pub async fn explain_agents(cx: &StepContext, cluster: &Cluster, mut failure: Failure) -> Failure {
+    let spire = &cx.session.lab.spire;
+    let servers = pods(cluster, &spire.server_namespace, names::SERVER_SELECTOR).await.unwrap_or_default();
+    let next = if servers.iter().any(is_ready) {
+        "`coastal logs agent` shows what the agents say"
+    } else {
+        failure = failure.context("the agents wait for a SPIRE server, and none comes up");
+        failure = cluster.explain(failure, &spire.server_namespace, names::SERVER_SELECTOR).await;
+        "`coastal logs server` shows what the servers say"
+    };
+    cluster.explain(failure, &spire.system_namespace, names::AGENT_SELECTOR).await.next(next)
 }
 
 /// [`crate::plan::StepId::Tornjak`].

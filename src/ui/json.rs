@@ -44,6 +44,13 @@ fn object(value: &impl Serialize) -> Map<String, Value> {
     }
 }
 
+/// What the continuity meter found.
+pub(super) fn continuity(report: &impl Serialize) -> String {
+    let mut line = Map::from_iter([("type".to_owned(), json!("continuity"))]);
+    line.extend(object(report));
+    Value::Object(line).to_string()
+}
+
 /// The last line of a command that failed before its run began, or that has none.
 pub(super) fn failed(failure: &Failure) -> String {
     let result = RunResult {
@@ -51,6 +58,7 @@ pub(super) fn failed(failure: &Failure) -> String {
         exit_code: failure.kind.exit_code() as u8,
         changed: Vec::new(),
         unchanged: Vec::new(),
+        passed: Vec::new(),
         failed: Vec::new(),
         cancelled: Vec::new(),
         failure: Some(failure.clone()),

@@ -4,6 +4,7 @@
 //! JSON and nothing else. What is said during a run is made of its events by one of three renderers (live lines, plain
 //! lines, JSON lines); nothing here knows tools or clusters. No text needs colour to be understood.
 
+mod continuity;
 mod explain;
 mod failure;
 mod json;
@@ -33,6 +34,7 @@ use crate::engine::Sink;
 use crate::error::Failure;
 use crate::observe::Status;
 use crate::plan::Plan;
+use crate::workload::meter::Report;
 
 pub use terminal::{Format, Progress, Surroundings, Terminal, Wishes};
 
@@ -140,6 +142,17 @@ impl Ui {
         }
     }
 
+    /// What the continuity meter found, as the result of a command that changed something: text, or one line of JSON
+    /// of type `continuity`.
+    pub fn continuity(&self, report: &Report) {
+        if self.is_json() {
+            self.out.line(&json::continuity(report));
+        } else {
+            let verbose = self.terminal.verbosity > 0;
+            self.out.write(&continuity::render(report, verbose, self.out_style(), self.terminal.table_width));
+        }
+    }
+
     /// A remark on standard error.
     pub fn note(&self, text: &str) {
         self.err.line(&style::tame(text));
@@ -189,6 +202,12 @@ impl Ui {
         } else {
             Err(Failure::usage("not confirmed; nothing was done"))
         }
+    }
+
+    /// Whether somebody can be asked.
+    #[must_use]
+    pub fn can_ask(&self) -> bool {
+        self.terminal.can_ask
     }
 
     /// Whether everything could be written. To be asked last; a reader that has gone does not count.

@@ -42,7 +42,7 @@ impl Sink for Lines {
             let names = run.steps().iter().map(|step| step.id.as_str().len()).max().unwrap_or(0);
             let verb = format!("{verb:<6}");
             let verb = match verb.trim_end() {
-                "done" => self.style.good(verb),
+                "done" | "pass" => self.style.good(verb),
                 "FAILED" => self.style.bad(verb),
                 "retry" => self.style.warn(verb),
                 _ => verb,
@@ -78,7 +78,7 @@ impl Sink for Lines {
                 line("same", *step, because);
             }
             What::StepDone { step, proof, took_ms } => {
-                line("done", *step, &format!("{proof} ({})", duration(*took_ms)));
+                line(if step.is_test() { "pass" } else { "done" }, *step, &format!("{proof} ({})", duration(*took_ms)));
             }
             What::StepFailed { step, failure, took_ms } => {
                 let verb = if failure.kind == Kind::Interrupted { "stop" } else { "FAILED" };
@@ -102,6 +102,7 @@ impl Sink for Lines {
             What::RunStarted { .. }
             | What::StepStarted { .. }
             | What::StepVerifying { .. }
+            | What::StepReport { .. }
             | What::StepSkipped { .. }
             | What::CommandStarted { .. }
             | What::CommandOutput { .. }

@@ -20,6 +20,7 @@ pub(super) struct Document<'a> {
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
 struct Counts {
     make: usize,
+    test: usize,
     change: usize,
     same: usize,
     unknown: usize,
@@ -34,6 +35,7 @@ fn counts(plan: &Plan) -> Counts {
     let mut counts = Counts::default();
     for step in plan.steps.iter().filter(|step| step.role == Role::Goal) {
         match &step.finding {
+            Some(Finding::Missing(_)) if step.id.is_test() => counts.test += 1,
             Some(Finding::Missing(_)) => counts.make += 1,
             Some(Finding::Differs(_)) => counts.change += 1,
             Some(Finding::Satisfied(_)) => counts.same += 1,
@@ -84,6 +86,7 @@ pub(super) fn render(plan: &Plan, explain: bool, style: Style) -> String {
 
 fn row(text: &mut String, step: &Step, names: usize, plan: &Plan, style: Style) {
     let mark = match &step.finding {
+        Some(Finding::Missing(_)) if step.id.is_test() => "*".to_owned(),
         Some(Finding::Missing(_)) => style.good("+"),
         Some(Finding::Differs(_)) => style.warn("~"),
         Some(Finding::Satisfied(_)) => style.faint("="),
@@ -124,12 +127,17 @@ fn is_pending(plan: &Plan, id: StepId) -> bool {
 }
 
 fn total(plan: &Plan) -> String {
-    let Counts { make, change, same, unknown } = counts(plan);
-    if make + change + unknown == 0 {
+    let Counts { make, test, change, same, unknown } = counts(plan);
+    if make + test + change + unknown == 0 {
         return format!("lab `{}`: nothing to change, {} already so", plan.lab, count(same, "step"));
     }
-    let parts =
-        [(make, "to make (+)"), (change, "to change (~)"), (unknown, "not looked at (?)"), (same, "already so (=)")];
+    let parts = [
+        (make, "to make (+)"),
+        (test, "to test (*)"),
+        (change, "to change (~)"),
+        (unknown, "not looked at (?)"),
+        (same, "already so (=)"),
+    ];
     let parts: Vec<String> = parts.into_iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
     format!("lab `{}`: {}", plan.lab, parts.join(", "))
 }

@@ -18,7 +18,7 @@ const BARS: u64 = 30;
 /// The end of a run, beginning with a blank line. `width` is that of the terminal.
 pub(super) fn render(run: &Run, result: &RunResult, journal: Option<&Path>, style: Style, width: usize) -> String {
     let mut text = String::from("\n");
-    let quiet = result.outcome != Outcome::Ok && result.changed.is_empty();
+    let quiet = result.outcome != Outcome::Ok && result.changed.is_empty() && result.passed.is_empty();
     if !quiet {
         let _ = writeln!(text, "{}", style.strong(headline(run, result)));
         text.push_str(&timeline(run, result, style, width));
@@ -39,9 +39,9 @@ pub(super) fn render(run: &Run, result: &RunResult, journal: Option<&Path>, styl
 
 fn headline(run: &Run, result: &RunResult) -> String {
     let goals = |steps: &[StepId]| steps.iter().filter(|step| !run.is_need(**step)).count();
-    let (done, same) = (goals(&result.changed), goals(&result.unchanged));
+    let (done, same, passed) = (goals(&result.changed), goals(&result.unchanged), result.passed.len());
     let took = duration(result.took_ms);
-    if result.outcome == Outcome::Ok && done == 0 {
+    if result.outcome == Outcome::Ok && done == 0 && passed == 0 {
         return match same {
             0 => format!("nothing to do ({took})"),
             1 => format!("nothing to change: it is already so ({took})"),
@@ -58,7 +58,9 @@ fn headline(run: &Run, result: &RunResult) -> String {
         (goals(&stopped), "stopped"),
         (result.cancelled.len(), "not started"),
     ];
-    let mut line = format!("{} done", count(done, "step"));
+    let made = (done > 0 || passed == 0).then(|| format!("{} done", count(done, "step")));
+    let tested = (passed > 0).then(|| format!("{} passed", count(passed, "test")));
+    let mut line = made.into_iter().chain(tested).collect::<Vec<_>>().join(", ");
     for (n, what) in rest.into_iter().filter(|(n, _)| *n > 0) {
         let _ = write!(line, ", {n} {what}");
     }
@@ -67,7 +69,7 @@ fn headline(run: &Run, result: &RunResult) -> String {
 
 /// A row per step that did something, in the order in which they started. Nothing for a single one.
 fn timeline(run: &Run, result: &RunResult, style: Style, width: usize) -> String {
-    let shown: BTreeSet<StepId> = result.changed.iter().chain(&result.failed).copied().collect();
+    let shown: BTreeSet<StepId> = result.changed.iter().chain(&result.passed).chain(&result.failed).copied().collect();
     let rows: Vec<&Span> = run.spans.iter().filter(|span| shown.contains(&span.step)).collect();
     if rows.len() < 2 {
         return String::new();
@@ -122,10 +124,13 @@ fn circumstances(run: &Run, result: &RunResult, journal: Option<&Path>) -> Vec<S
         }
     }
     lines.push(match result.changed.as_slice() {
-        [] if goals.is_empty() => "nothing was changed".to_owned(),
+        [] if goals.iter().all(|step| step.is_test()) => "nothing was changed".to_owned(),
         [] => "nothing was changed by other steps".to_owned(),
         changed => format!("done before: {}", list(changed)),
     });
+    if !result.passed.is_empty() {
+        lines.push(format!("passed: {}", list(&result.passed)));
+    }
     // Behind unmet needs nothing starts; that goes without saying.
     if !result.cancelled.is_empty() && !goals.is_empty() {
         lines.push(format!("not started: {}", list(&result.cancelled)));

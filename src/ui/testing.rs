@@ -30,6 +30,7 @@ impl Recording {
             exit_code: 0,
             changed: Vec::new(),
             unchanged: Vec::new(),
+            passed: Vec::new(),
             failed: Vec::new(),
             cancelled: Vec::new(),
             failure: None,
@@ -100,7 +101,8 @@ impl Recording {
 
     pub(super) fn done(mut self, step: StepId, proof: &str) -> Self {
         let took_ms = self.took(step);
-        self.result.changed.push(step);
+        let list = if step.is_test() { &mut self.result.passed } else { &mut self.result.changed };
+        list.push(step);
         self.emit(What::StepVerifying { step }).emit(What::StepDone { step, proof: proof.into(), took_ms })
     }
 
@@ -209,6 +211,30 @@ fn up_to_database() -> Recording {
         .at(57_000)
         .says(S::Database, "waiting for spire-db-0: ContainerCreating (12 s)")
         .says(S::Database, "waiting for spire-db-0: ContainerCreating (12 s)")
+}
+
+/// `test`: one passes, and with `well` the other as well.
+pub(super) fn tests(well: bool) -> Vec<Event> {
+    let plan = Plan {
+        steps: vec![
+            step(S::ChartTests, Role::Goal, "run the chart's tests", &[], None),
+            step(S::IdentityTest, Role::Goal, "test the workload's identity", &[], None),
+        ],
+        ..plan()
+    };
+    let under_way = Recording::of(plan)
+        .start(S::ChartTests)
+        .running(S::ChartTests, "tests run each time")
+        .start(S::IdentityTest)
+        .running(S::IdentityTest, "tests run each time")
+        .at(400)
+        .done(S::IdentityTest, "5 pods hold SVIDs")
+        .at(11_000);
+    if well {
+        under_way.done(S::ChartTests, "all passed").ended(Outcome::Ok, &["coastal status"])
+    } else {
+        under_way.fails(S::ChartTests, Failure::check_failed("one did not end well")).ended(Outcome::Failed, &[])
+    }
 }
 
 pub(super) fn nothing_to_change() -> Vec<Event> {

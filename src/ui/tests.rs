@@ -9,7 +9,9 @@ use crate::engine::{Event, Sink};
 use crate::error::{Failure, Kind};
 use crate::plan::{Finding, Role, StepId};
 use crate::ui::style::Style;
-use crate::ui::testing::{Pad, failure, interrupted, nothing_to_change, piped, plan, shown, success, ui, unmet_need};
+use crate::ui::testing::{
+    Pad, failure, interrupted, nothing_to_change, piped, plan, shown, success, tests, ui, unmet_need,
+};
 use crate::ui::tty::Live;
 use crate::ui::writer::Writer;
 use crate::ui::{Format, Progress, Surroundings, Terminal, Wishes};
@@ -40,6 +42,8 @@ fn lines() {
     insta::assert_snapshot!("lines_failure", text(&failure()));
     insta::assert_snapshot!("lines_unmet_need", text(&unmet_need()));
     insta::assert_snapshot!("lines_interrupted", text(&interrupted()));
+    insta::assert_snapshot!("lines_tests_passed", text(&tests(true)));
+    insta::assert_snapshot!("lines_tests_failed", text(&tests(false)));
 }
 
 #[test]
@@ -193,7 +197,7 @@ fn plans() {
     ui.plan(&plan());
     let document: serde_json::Value = serde_json::from_str(&out.text()).expect("one document");
     assert_eq!((&document["schema"], &document["lab"]), (&1.into(), &"seed".into()));
-    assert_eq!(document["counts"], serde_json::json!({"make": 2, "change": 1, "same": 1, "unknown": 1}));
+    assert_eq!(document["counts"], serde_json::json!({"make": 2, "test": 0, "change": 1, "same": 1, "unknown": 1}));
     assert_eq!(document["steps"].as_array().map(Vec::len), Some(6));
 }
 

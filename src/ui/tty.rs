@@ -110,6 +110,7 @@ impl Sink for Live {
                 state.spoken.insert(*step);
                 None
             }
+            What::StepReport { .. } => None,
             What::StepRetry { step, attempt, because } => {
                 let what = format!("attempt {attempt}: {because}");
                 if verbose > 0 {

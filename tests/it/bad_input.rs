@@ -34,7 +34,12 @@ const FAULTS: &[Bad] = &[
     bad("pull-fails=postgres", 5, "ImagePullBackOff", "`[images] archives` in lab.toml"),
     bad("login-refused", 5, "the data store does not accept SPIRE's login", "`coastal tear-down` removes the volume"),
     bad("agent-never-ready", 6, "error: 0 of 1 agents serve the Workload API", GOES_ON),
-    bad("server-crash-loop", 6, "the SPIRE servers do not come up", GOES_ON),
+    bad(
+        "server-crash-loop",
+        6,
+        "error: the agents wait for a SPIRE server, and none comes up",
+        "`coastal logs server`",
+    ),
     bad("fetch-404", 4, "the server answers 404 Not Found", "correct the URL in lab.toml"),
 ];
 
@@ -74,9 +79,38 @@ fn every_fault_of_the_rehearsal_is_tried() {
 
 #[test]
 fn an_image_that_cannot_be_pulled_fails_long_before_the_limit() {
-    let ran = TestLab::new().coastal("rehearse --fault pull-fails=postgres --output json up").ends(5);
-    let took = ran.result()["steps_ms"]["database"].as_u64().unwrap();
-    assert!(took < 60_000, "{took} ms, the limit being 300000");
+    for (images, failed) in [
+        ("", &["database", "cert-manager", "contour", "prometheus"] as &[&str]),
+        ("=cert-manager-webhook", &["cert-manager"]),
+        ("=envoy", &["contour"]),
+        ("=grafana", &["prometheus"]),
+        ("=spire-agent", &["spire"]),
+    ] {
+        let result =
+            TestLab::new().coastal(&format!("rehearse --fault pull-fails{images} --output json up")).ends(5).result();
+        let said = result["failure"]["message"].as_str().unwrap();
+        assert!(said.contains(" cannot start: ImagePullBackOff: "), "{said}");
+        assert_eq!(result["failed"].as_array().unwrap().len(), failed.len(), "{images}: {}", result["failed"]);
+        for step in failed {
+            assert!(result["failed"].as_array().unwrap().contains(&json!(step)), "{images}: {}", result["failed"]);
+            let took = result["steps_ms"][step].as_u64().unwrap();
+            assert!(took < 30_000, "{step}: {took} ms, the limit being 300000");
+        }
+    }
+}
+
+#[test]
+fn servers_that_crash_again_and_again_are_given_up_long_before_the_limit() {
+    let ran = TestLab::new().coastal("rehearse --fault server-crash-loop --output json up").ends(5);
+    let result = ran.result();
+    assert_eq!(result["failed"], json!(["spire-servers", "spire-agents"]));
+    for step in ["spire-servers", "spire-agents"] {
+        let took = result["steps_ms"][step].as_u64().unwrap();
+        assert!(took < 120_000, "{step}: {took} ms, the limits being 900000 and 300000");
+    }
+    let said = result["failure"]["message"].as_str().unwrap();
+    let names_it = said.starts_with("the SPIRE servers do not come up: container spire-server of pod spire-server/");
+    assert!(names_it && said.ends_with("unable to load X509 CA: key not found\""), "{said}");
 }
 
 #[test]

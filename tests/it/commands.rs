@@ -1,5 +1,7 @@
 //! Every command, from the command line to what it prints, on the rehearsal world.
 
+use std::os::unix::fs::PermissionsExt;
+
 use serde_json::{Value, json};
 
 use crate::support::TestLab;
@@ -59,7 +61,7 @@ fn a_command_alone_begins_where_it_makes_sense() {
         ("deploy-workload", "5 pods hold SVIDs of spiffe://coastal-containers.example/ns/default/sa/workload"),
         ("delete-workload", "nothing of it is there"),
         ("spire-helm-uninstall", "there is no release spire"),
-        ("test", "done    identity-test"),
+        ("test", "pass    identity-test"),
     ] {
         let ran = lab.coastal(&format!("rehearse {command}")).ok().says(says).says("next: `coastal ");
         assert!(ran.out.is_empty() || command == "status", "progress is no result: {ran:?}");
@@ -194,4 +196,27 @@ fn what_cannot_be_rehearsed_says_so() {
     lab.coastal("up --output xml").ends(2).says("possible values: text, json");
     lab.coastal("").ends(2).says("Usage");
     lab.coastal("--help").ok().says("Exit codes:");
+}
+
+#[test]
+fn tests_change_nothing_and_say_so() {
+    let lab = TestLab::new();
+    let result = lab.rehearse("--output json test").ok().result();
+    assert_eq!(result["changed"], json!([]));
+    assert_eq!(sorted(&result["passed"]), ["chart-tests", "identity-test"]);
+    lab.rehearse("test").ok().says("2 tests passed, in ");
+    lab.rehearse("--dry-run test").ok().says("2 to test (*)");
+}
+
+/// It holds the cluster administrator's key, whoever writes it: kind, or coastal when it was lost.
+#[test]
+fn nobody_else_can_read_the_kubeconfig() {
+    let lab = TestLab::new();
+    let kubeconfig = lab.at("world.json.state/kubeconfig");
+    let is_private = || std::fs::metadata(&kubeconfig).unwrap().permissions().mode() & 0o777 == 0o600;
+    lab.rehearse("cluster-up").ok();
+    assert!(is_private(), "after it was made");
+    std::fs::remove_file(&kubeconfig).unwrap();
+    lab.rehearse("cluster-up").ok();
+    assert!(is_private(), "after it was found again");
 }

@@ -2,25 +2,35 @@
 //! of it while the images stay.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::{DaemonSet, StatefulSet};
+use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::ResourceExt;
 use kube::api::{ListParams, Patch, PatchParams};
 use semver::Version;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::config::{ChartRef, Lab};
+use crate::config::ChartRef;
 use crate::engine::{Body, StepContext};
 use crate::error::Failure;
-use crate::kube::api_failure;
+use crate::kube::{Cluster, api_failure};
 use crate::plan::Finding;
+use crate::spire::names;
+use crate::spire::render::{BundlePlace, Rendered, immutable_changes, mismatches};
+use crate::spire::values::known::{self, KnownKeys};
+use crate::spire::values::lines::Line;
+use crate::spire::values::{Images, Phase};
+use crate::steps::chart_files::chart_texts;
 use crate::steps::fetch::{self, chart_path, read_chart};
 use crate::steps::live::Live;
-use crate::steps::reach;
 use crate::steps::release::Wanted;
-use crate::steps::upgrade::images::{self, Images};
+use crate::steps::upgrade::images;
 use crate::steps::upgrade::{change, hop};
+use crate::steps::{reach, values};
 
 /// The archived repository that the lab began with; it ends at [`LAST_ARCHIVED`].
 const ARCHIVED: &str = "spiffe.github.io/helm-charts";
@@ -30,6 +40,9 @@ const LAST_ARCHIVED: Version = Version::new(0, 13, 0);
 
 /// Release and chart of the CRDs, from chart line 0.14 on.
 const CRDS: &str = "spire-crds";
+
+/// The annotation that names the release which something belongs to.
+const HELM_RELEASE: &str = "meta.helm.sh/release-name";
 
 /// The chart that the release is of now.
 ///
@@ -96,12 +109,126 @@ fn is_of(path: &Path, chart: &str, version: &Version) -> bool {
     path.exists() && read_chart(path).is_ok_and(|meta| meta.name == chart && meta.version == version.to_string())
 }
 
-/// Installs the release; first what it would apply is rendered and compared with what is meant.
+/// Installs the release; first what it would apply is rendered and held against what is meant, and what Kubernetes
+/// would not let helm change is taken away. Returns what was applied.
 ///
 /// # Errors
 /// The chart does not render, what it renders is not what is meant, or helm fails.
-pub(super) async fn install(cx: &StepContext, wanted: &Wanted<'_>, _images: &Images) -> Result<(), Failure> {
-    wanted.install(cx).await
+pub(super) async fn install(
+    cx: &StepContext,
+    wanted: &Wanted<'_>,
+    images: &Images,
+    phase: Phase,
+) -> Result<Rendered, Failure> {
+    let lab = &cx.session.lab;
+    let path = chart_path(cx, wanted.chart);
+    let version = images::chart_version(cx, wanted.chart)?;
+    check_users_values(cx, &path, &version)?;
+    let command = reach::helm(cx).template(wanted.name, wanted.namespace, &path, wanted.values.to_string());
+    let output = cx.run(&command).await.map_err(|error| {
+        Failure::from(error).context(format!("chart spire {version} does not render with the lab's values"))
+    })?;
+    let rendered = Rendered::read(lab, &output.stdout)?;
+    let wrong = mismatches(lab, &version, images, phase, &rendered);
+    if !wrong.is_empty() {
+        return Err(Failure::refused(format!("what chart spire {version} makes of the lab's values would not work"))
+            .facts(wrong)
+            .next("nothing was changed; `[spire] values` in lab.toml names a file that is merged over coastal's own"));
+    }
+    let cluster = reach::cluster(cx).await?;
+    make_way::<StatefulSet>(
+        cx,
+        &cluster,
+        &lab.spire.server_namespace,
+        &names::server(&lab.spire),
+        &rendered.stateful_set,
+    )
+    .await?;
+    make_way::<DaemonSet>(cx, &cluster, &lab.spire.system_namespace, &names::agent(&lab.spire), &rendered.daemon_set)
+        .await?;
+    hand_over_bundle(cx, &cluster, &rendered).await?;
+    wanted.install(cx).await?;
+    Ok(rendered)
+}
+
+/// The ConfigMap of the trust bundle leaves the release at chart 0.26, where the servers make it themselves, and is a
+/// part of it before. On the way down it is there already, and helm would refuse what does not say that it is its own.
+async fn hand_over_bundle(cx: &StepContext, cluster: &Cluster, rendered: &Rendered) -> Result<(), Failure> {
+    if !rendered.makes_bundle {
+        return Ok(());
+    }
+    let BundlePlace { namespace, config_map, .. } = &rendered.bundle_read;
+    let Some(live) = cluster.get::<ConfigMap>(namespace, config_map).await? else { return Ok(()) };
+    let spire = &cx.session.lab.spire;
+    if live.annotations().contains_key(HELM_RELEASE) {
+        return Ok(());
+    }
+    let patch = helms(&spire.release, &spire.release_namespace);
+    let api = cluster.namespaced::<ConfigMap>(namespace);
+    let patched = api.patch(config_map, &PatchParams::default(), &Patch::Merge(&patch)).await;
+    patched
+        .map_err(|error| api_failure(&format!("could not hand ConfigMap {namespace}/{config_map} to helm"), &error))?;
+    Ok(())
+}
+
+/// The marks by which helm knows what is a release's own.
+fn helms(release: &str, namespace: &str) -> Value {
+    json!({"metadata": {
+        "labels": {"app.kubernetes.io/managed-by": "Helm"},
+        "annotations": {HELM_RELEASE: release, "meta.helm.sh/release-namespace": namespace},
+    }})
+}
+
+/// Waits until agents that start now find the bundle where they will look for it.
+async fn bundle_is_there(cx: &StepContext, cluster: &Cluster, place: &BundlePlace) -> Result<(), Failure> {
+    loop {
+        let map = cluster.get::<ConfigMap>(&place.namespace, &place.config_map).await?;
+        let text = map.and_then(|map| map.data?.remove(&place.key)).unwrap_or_default();
+        if !text.trim().is_empty() {
+            return Ok(());
+        }
+        if cx.remaining() < Duration::from_secs(2) {
+            return Err(Failure::timeout(format!("the servers have not written the trust bundle to {place}"))
+                .fact("the agents were not touched: they would not start without it")
+                .next("`coastal logs server` shows what the servers say"));
+        }
+        cx.progress(format!("waiting for the trust bundle in {place}"));
+        cx.sleep(Duration::from_millis(500)).await?;
+    }
+}
+
+/// Keys of the user's values file that the chart does not know are settings that silently would not be made.
+fn check_users_values(cx: &StepContext, chart: &Path, version: &Version) -> Result<(), Failure> {
+    let Some(users) = values::user_spire_values(&cx.session.lab)? else { return Ok(()) };
+    let files = chart_texts(chart)?;
+    let known = KnownKeys::read(files.iter().map(|(path, text)| (path.as_str(), text.as_str())))?;
+    let unknown = known.unknown(&users, Line::from(version));
+    let file = cx.session.lab.spire.values.as_ref().map_or_else(String::new, |file| file.display().to_string());
+    if unknown.is_empty() { Ok(()) } else { Err(known::failure(&file, &format!("spire {version}"), &unknown)) }
+}
+
+/// Deletes the live object if the rendered one differs in what Kubernetes lets nobody change: helm would fail on it
+/// (selectors at charts 0.12 and 0.19). Claims stay.
+async fn make_way<K>(
+    cx: &StepContext,
+    cluster: &Cluster,
+    namespace: &str,
+    name: &str,
+    rendered: &Value,
+) -> Result<(), Failure>
+where
+    K: kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    K: Clone + std::fmt::Debug + serde::de::DeserializeOwned + serde::Serialize + Send + 'static,
+{
+    let Some(live) = cluster.get::<K>(namespace, name).await? else { return Ok(()) };
+    let live = serde_json::to_value(live).map_err(|error| Failure::unexpected(error.to_string()))?;
+    let changes = immutable_changes(&live, rendered);
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let what = format!("{} {namespace}/{name}", K::kind(&()));
+    cx.progress(format!("{what} is made anew: {}", changes.join("; ")));
+    cluster.delete_named::<K>(cluster.namespaced(namespace), name, &what, &cx.patience()).await
 }
 
 /// [`crate::plan::HopPart::Fetch`].
@@ -189,17 +316,9 @@ async fn adopt(cx: &StepContext) -> Result<(), Failure> {
     let all = api.list(&ListParams::default()).await;
     let all = all.map_err(|error| api_failure("could not list the CRDs", &error))?;
     let ours = all.items.iter().filter(|crd| crd.spec.group == "spire.spiffe.io");
-    for crd in ours.filter(|crd| !crd.annotations().contains_key("meta.helm.sh/release-name")) {
-        let patch = json!({"metadata": {
-            "labels": {"app.kubernetes.io/managed-by": "Helm"},
-            "annotations": {
-                "meta.helm.sh/release-name": CRDS,
-                "meta.helm.sh/release-namespace": cx.session.lab.spire.release_namespace,
-            },
-        }});
-        let parameters = PatchParams::apply(Lab::FIELD_MANAGER);
-        let patched =
-            api.patch(&crd.name_any(), &PatchParams { force: false, ..parameters }, &Patch::Merge(&patch)).await;
+    for crd in ours.filter(|crd| !crd.annotations().contains_key(HELM_RELEASE)) {
+        let patch = helms(CRDS, &cx.session.lab.spire.release_namespace);
+        let patched = api.patch(&crd.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await;
         patched.map_err(|error| api_failure(&format!("could not hand CRD {} to helm", crd.name_any()), &error))?;
         cx.progress(format!("{} is helm's from now on", crd.name_any()));
     }
@@ -227,14 +346,20 @@ impl Body for Move {
     async fn check(&self, cx: &StepContext) -> Result<Finding, Failure> {
         let live = Live::look(cx).await?;
         let (chart, images) = self.wanted(cx, &live)?;
-        images::release(cx, &images, &chart)?.check(cx).await
+        images::release(cx, &images, &chart, Phase::Settled)?.check(cx).await
     }
 
     async fn run(&self, cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
         let live = Live::look(cx).await?;
         let (chart, images) = self.wanted(cx, &live)?;
-        read_chart(&chart_path(cx, &chart))?;
-        install(cx, &images::release(cx, &images, &chart)?, &images).await
+        // The servers first, here too: the chart may move the port that the agents dial.
+        let cluster = reach::cluster(cx).await?;
+        let applied =
+            install(cx, &images::release(cx, &images, &chart, Phase::Servers)?, &images, Phase::Servers).await?;
+        images::roll_servers(cx, &cluster).await?;
+        bundle_is_there(cx, &cluster, &applied.bundle_read).await?;
+        install(cx, &images::release(cx, &images, &chart, Phase::Settled)?, &images, Phase::Settled).await?;
+        Ok(())
     }
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::try_join_all;
+use jiff::Timestamp;
 use semver::Version;
 
 use crate::engine::{Body, StepContext};
@@ -19,7 +20,7 @@ use crate::steps::identity::server_json_of;
 use crate::steps::live::Live;
 use crate::steps::upgrade::hop;
 use crate::steps::upgrade::images::all_at;
-use crate::steps::{reach, spire};
+use crate::steps::{continuity, probe, reach, spire};
 
 /// From this version on a server tells which authority is its own (facts, section 3).
 const LOCAL_AUTHORITY: Version = Version::new(1, 11, 0);
@@ -41,14 +42,15 @@ impl Body for Servers {
     }
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
-        let to = &hop(cx, self.0)?.to;
+        let (to, since) = (&hop(cx, self.0)?.to, cx.session.world.clock.now());
         let proof = async {
             let healthy = spire::healthy(cx).await?;
             let live = Live::look(cx).await?;
             let at = all_at(&live.servers, to, cx.session.lab.spire.servers as usize).map_err(Failure::check_failed)?;
             let authorities = one_bundle(cx).await?;
             own_authorities(cx, to, &authorities).await?;
-            Ok(format!("{healthy}, {at}; one bundle of {} authorities", authorities.len()))
+            let identity = identity(cx, self.0, since, &authorities).await?;
+            Ok(format!("{healthy}, {at}; one bundle of {} authorities; {identity}", authorities.len()))
         }
         .await;
         proof.map_err(|failure| ways_on(cx, self.0, failure))
@@ -66,13 +68,15 @@ impl Body for Agents {
     }
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
-        let to = &hop(cx, self.0)?.to;
+        let (to, since) = (&hop(cx, self.0)?.to, cx.session.world.clock.now());
         let proof = async {
             let cluster = reach::cluster(cx).await?;
             let serving = spire::serving(cx, &cluster).await?;
             let live = Live::look(cx).await?;
             let at = all_at(&live.agents, to, live.agents.len().max(1)).map_err(Failure::check_failed)?;
-            Ok(format!("{serving}, {at}"))
+            let authorities = one_bundle(cx).await?;
+            let identity = identity(cx, self.0, since, &authorities).await?;
+            Ok(format!("{serving}, {at}; {identity}"))
         }
         .await;
         proof.map_err(|failure| ways_on(cx, self.0, failure))
@@ -86,6 +90,21 @@ fn ways_on(cx: &StepContext, number: u16, failure: Failure) -> Failure {
         .fact(format!("hop {} -> {} stopped at its gate: what comes after it was not touched", hop.from, hop.to))
         .next(format!("forward: mend the cause, then `coastal upgrade --to {}` goes on from what runs", hop.to))
         .next(format!("back: `coastal upgrade --to {}`", hop.from))
+}
+
+/// New pods get SVIDs now, and none that was there lost its own since the change began.
+async fn identity(
+    cx: &StepContext,
+    number: u16,
+    since: Timestamp,
+    authorities: &BTreeSet<String>,
+) -> Result<String, Failure> {
+    let purpose = format!("hop-{number}");
+    let asked = probe::Asked { purpose: &purpose, issued_after: since, authorities };
+    let proofs = probe::prove(cx, asked).await?;
+    let report = continuity::so_far(cx).await?;
+    continuity::unbroken(&report)?;
+    Ok(format!("{}; {report}", probe::in_words(&proofs)))
 }
 
 /// The authority ids of the bundle, once all servers show the same. Each has a cache of a second.

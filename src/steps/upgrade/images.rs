@@ -3,42 +3,46 @@
 use async_trait::async_trait;
 use semver::Version;
 
+use crate::config::ChartRef;
 use crate::engine::{Body, StepContext};
 use crate::error::{Failure, Kind};
 use crate::kube::{Cluster, Rollout};
 use crate::plan::Finding;
 use crate::spire::names;
 use crate::spire::path::Hop;
+use crate::spire::values::{Images, Phase};
+use crate::steps::fetch::{chart_path, read_chart};
 use crate::steps::live::Live;
 use crate::steps::release::Wanted;
+use crate::steps::spire::explain_agents;
 use crate::steps::upgrade::{chart, hop};
 use crate::steps::{reach, values};
 
 /// How often it is looked for pods that a StatefulSet will never replace.
 const LOOK_FOR_STUCK: std::time::Duration = std::time::Duration::from_secs(3);
 
-/// Servers and agents as the release should ask for them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Images {
-    pub(super) server: Version,
-    pub(super) agent: Version,
+/// The version that a chart at hand has.
+pub(super) fn chart_version(cx: &StepContext, chart: &ChartRef) -> Result<Version, Failure> {
+    let meta = read_chart(&chart_path(cx, chart))?;
+    Version::parse(&meta.version).map_err(|error| {
+        Failure::prerequisite(format!("chart {} has the version `{}`: {error}", meta.name, meta.version))
+    })
 }
 
 /// The release at those images, on that chart.
 pub(super) fn release<'a>(
     cx: &'a StepContext,
     images: &Images,
-    chart: &'a crate::config::ChartRef,
+    chart: &'a ChartRef,
+    phase: Phase,
 ) -> Result<Wanted<'a>, Failure> {
     let spire = &cx.session.lab.spire;
-    let mut lab = cx.session.lab.clone();
-    lab.spire.server_version = images.server.clone();
-    lab.spire.agent_version = images.agent.clone();
+    let version = chart_version(cx, chart)?;
     Ok(Wanted {
         name: &spire.release,
         namespace: &spire.release_namespace,
         chart,
-        values: values::spire_values(&lab)?,
+        values: values::spire_values(&cx.session.lab, &version, images, phase)?,
         watch: vec![&spire.server_namespace, &spire.system_namespace],
     })
 }
@@ -66,7 +70,7 @@ fn no_template(what: &str) -> Failure {
 pub(super) struct Servers(pub(super) u16);
 
 impl Servers {
-    async fn images(&self, cx: &StepContext, live: &Live) -> Result<Images, Failure> {
+    fn images(&self, cx: &StepContext, live: &Live) -> Result<Images, Failure> {
         let hop = hop(cx, self.0)?;
         undisturbed("servers", &live.server_versions(), hop)?;
         let agent = live.agent_template.clone().ok_or_else(|| no_template("agents"))?;
@@ -78,9 +82,9 @@ impl Servers {
 impl Body for Servers {
     async fn check(&self, cx: &StepContext) -> Result<Finding, Failure> {
         let live = Live::look(cx).await?;
-        let images = self.images(cx, &live).await?;
+        let images = self.images(cx, &live)?;
         let chart = chart::current(cx, &live)?;
-        Ok(match release(cx, &images, &chart)?.check(cx).await? {
+        Ok(match release(cx, &images, &chart, Phase::Settled)?.check(cx).await? {
             Finding::Satisfied(_) => match all_at(&live.servers, &images.server, cx.session.lab.spire.servers as usize)
             {
                 Ok(proof) => Finding::Satisfied(format!("servers: {proof}")),
@@ -92,9 +96,10 @@ impl Body for Servers {
 
     async fn run(&self, cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
         let live = Live::look(cx).await?;
-        let images = self.images(cx, &live).await?;
+        let images = self.images(cx, &live)?;
         let chart = chart::current(cx, &live)?;
-        chart::install(cx, &release(cx, &images, &chart)?, &images).await
+        chart::install(cx, &release(cx, &images, &chart, Phase::Settled)?, &images, Phase::Settled).await?;
+        Ok(())
     }
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
@@ -166,7 +171,7 @@ impl Body for Agents {
         let live = Live::look(cx).await?;
         let images = self.images(cx, &live)?;
         let chart = chart::current(cx, &live)?;
-        Ok(match release(cx, &images, &chart)?.check(cx).await? {
+        Ok(match release(cx, &images, &chart, Phase::Settled)?.check(cx).await? {
             Finding::Satisfied(_) => match all_at(&live.agents, &images.agent, Agents::wanted(&live)) {
                 Ok(proof) => Finding::Satisfied(format!("agents: {proof}")),
                 Err(missing) => Finding::Differs(format!("agents: {missing}")),
@@ -179,7 +184,8 @@ impl Body for Agents {
         let live = Live::look(cx).await?;
         let images = self.images(cx, &live)?;
         let chart = chart::current(cx, &live)?;
-        chart::install(cx, &release(cx, &images, &chart)?, &images).await
+        chart::install(cx, &release(cx, &images, &chart, Phase::Settled)?, &images, Phase::Settled).await?;
+        Ok(())
     }
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
@@ -216,9 +222,7 @@ pub(super) async fn roll_agents(cx: &StepContext, to: &Version) -> Result<String
         doom = cluster.until_doomed(&places, &patience) => Err(doom),
     };
     match result {
-        Err(failure) if failure.kind != Kind::Interrupted => {
-            Err(cluster.explain(failure, &spire.system_namespace, names::AGENT_SELECTOR).await)
-        }
+        Err(failure) if failure.kind != Kind::Interrupted => Err(explain_agents(cx, &cluster, failure).await),
         other => other,
     }
 }

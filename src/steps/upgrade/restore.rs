@@ -12,9 +12,10 @@ use crate::error::Failure;
 use crate::kube::api_failure;
 use crate::plan::Finding;
 use crate::spire::names;
+use crate::spire::values::{Images, Phase};
 use crate::steps::dump::{self, Dump};
 use crate::steps::live::Live;
-use crate::steps::upgrade::images::{self, Images};
+use crate::steps::upgrade::images;
 use crate::steps::upgrade::{chart, hop};
 use crate::steps::{database, reach};
 
@@ -75,7 +76,8 @@ impl Body for Restore {
         })?;
         cx.progress(format!("starting the servers at {to}"));
         let images = Images { server: to, agent };
-        chart::install(cx, &images::release(cx, &images, &chart)?, &images).await
+        chart::install(cx, &images::release(cx, &images, &chart, Phase::Settled)?, &images, Phase::Settled).await?;
+        Ok(())
     }
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
