@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value;
 
-use super::object::{items, text};
+use super::object::{at, items, text};
 use super::store::{Key, Store};
 
 /// Every pod of the cluster.
@@ -28,7 +28,7 @@ pub(super) fn tag(image: &str) -> &str {
 /// Identifies the running process of a container: it is another one after each restart. Nothing while it does not run.
 pub(super) fn life(pod: &Value, container: &str) -> Option<String> {
     let status = items(pod, "/status/containerStatuses").find(|status| text(status, "/name") == container)?;
-    status.pointer("/state/running")?;
+    at(status, "/state/running")?;
     Some(format!("{}/{container}/{}", uid(pod), status["restartCount"]))
 }
 

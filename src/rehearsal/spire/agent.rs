@@ -11,7 +11,7 @@ use super::{AgentSettings, AttestedAgent, Pass, Spire, version_of};
 use crate::rehearsal::api::select;
 use crate::rehearsal::controllers::is_ready;
 use crate::rehearsal::faults::{Fault, Faults, strikes};
-use crate::rehearsal::object::{items, text};
+use crate::rehearsal::object::{at, items, text};
 use crate::rehearsal::pods;
 use crate::rehearsal::store::{Key, Store};
 
@@ -46,7 +46,7 @@ fn behind(store: &Store, (host, port): &(String, String)) -> Vec<Arc<Value>> {
     }
     let mut all = store.list_shared("v1", "Pod", Some(namespace));
     all.retain(|pod| {
-        let going = pod.pointer("/metadata/deletionTimestamp").is_some();
+        let going = at(pod, "/metadata/deletionTimestamp").is_some();
         select::selects_plainly(&service["spec"]["selector"], pod) && is_ready(pod) && !going
     });
     all

@@ -26,7 +26,7 @@ use super::{pods, workloads};
 
 pub(super) use self::agent::{Agent, agent_container, cannot_attest};
 pub(super) use self::config::{AgentSettings, Settings};
-pub(super) use self::schema::is_published;
+pub(super) use self::schema::{is_published, settled_row};
 pub(super) use self::server::{Journal, REFUSES_AFTER, Server};
 
 /// The state of everything SPIRE in one cluster.
@@ -182,6 +182,15 @@ impl Spire {
         self.servers.retain(|life, _| lives.contains(life));
         self.agents.retain(|life, _| lives.contains(life));
         self.workloads.retain(|life, _| lives.contains(life));
+    }
+
+    /// As if it had always been so: the database holds this row, and the journals of all servers.
+    pub(super) fn begin(&mut self, row: (u32, String)) {
+        for database in self.databases.values_mut().filter(|database| database.migrations.is_some()) {
+            database.migrations = Some(row.clone());
+            let kept = self.disks.iter().filter_map(|(home, disk)| Some((home.clone(), disk.journal.clone()?)));
+            database.journals.extend(kept);
+        }
     }
 
     /// When a process was first seen to run: now, if it is new.

@@ -48,7 +48,7 @@ pub(super) struct Disk {
     /// How many authorities were made here: their keys are in `keys.json`.
     made: u32,
     /// `journal.pem`.
-    journal: Option<Journal>,
+    pub(super) journal: Option<Journal>,
 }
 
 /// The process of a server that is up.
