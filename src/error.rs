@@ -184,6 +184,13 @@ impl Failure {
         self
     }
 
+    /// Puts a next step before those that are there: for a caller that knows better than what it called.
+    #[must_use]
+    pub fn first(mut self, next: impl Into<String>) -> Self {
+        self.next.insert(0, next.into());
+        self
+    }
+
     /// Puts `what` before the sentence: `what: sentence`.
     #[must_use]
     pub fn context(mut self, what: impl fmt::Display) -> Self {
@@ -220,6 +227,7 @@ pub fn io_failure(what: impl fmt::Display, path: &std::path::Path, error: &std::
         std::io::ErrorKind::NotADirectory | std::io::ErrorKind::AlreadyExists => {
             failure.next("a file is in the way: move it, or choose another path")
         }
+        std::io::ErrorKind::NotFound => failure.next("see that the path is right"),
         _ => failure,
     }
 }

@@ -1,5 +1,6 @@
 //! What a step's body is given: the session, a voice, and the wish to stop.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -62,6 +63,8 @@ pub struct StepContext {
     emitter: Option<Emitter>,
     /// The last thing that was said, for the failure of a step that is cut off and cannot say it again.
     last_words: Arc<Mutex<Option<String>>>,
+    /// The commands that run now, by number: for the failure of a step that is cut off.
+    doing: Arc<Mutex<BTreeMap<u64, String>>>,
     speak: Arc<dyn Fn(String) + Send + Sync>,
 }
 
@@ -88,7 +91,7 @@ impl StepContext {
                 emitter.emit(What::StepProgress { step, message });
             }
         });
-        StepContext { session, cancel, step, deadline, emitter, last_words, speak }
+        StepContext { session, cancel, step, deadline, emitter, last_words, doing: Arc::default(), speak }
     }
 
     /// For waits on the cluster: until the deadline, with progress as events.
@@ -143,6 +146,12 @@ impl StepContext {
         self.last_words.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The commands that run now, pasteable, oldest first.
+    #[must_use]
+    pub fn doing(&self) -> Vec<String> {
+        self.doing.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
     /// Sleeps, but wakes with an error when the run is to stop.
     ///
     /// # Errors
@@ -170,7 +179,9 @@ impl StepContext {
         let on_line = |stream: Stream, line: &str| {
             emitter.emit(What::CommandOutput { command: number, stream, line: line.to_owned() });
         };
+        self.doing.lock().unwrap_or_else(PoisonError::into_inner).insert(number, command.line());
         let result = runner.run(command, CommandIo { on_line: &on_line, cancel: &self.cancel }).await;
+        self.doing.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
         let exit = match &result {
             Ok(_) => Some(0),
             Err(CommandError::Exit { code, .. }) => Some(*code),

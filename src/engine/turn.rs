@@ -15,6 +15,7 @@ use crate::engine::panics::caught;
 use crate::error::{Failure, Kind};
 use crate::plan::{Finding, Role, Step, StepId};
 use crate::session::Session;
+use crate::tools::advice::look;
 
 /// How long after its deadline a body may take to say by itself what it waited for.
 pub(super) const SLACK: Duration = Duration::from_secs(5);
@@ -86,12 +87,13 @@ impl Turns<'_> {
             () = self.cancel.cancelled() => false,
             () = tokio::time::sleep_until(deadline + SLACK) => true,
         };
+        let doing = cx.doing();
         cancel.cancel();
         let outcome = tokio::time::timeout(GRACE, &mut work).await;
         match (overdue, outcome) {
-            (true, Ok(Err(failure))) if failure.kind == Kind::Interrupted => Err(timed_out(step, &cx)),
+            (true, Ok(Err(failure))) if failure.kind == Kind::Interrupted => Err(timed_out(step, &cx, &doing)),
             (_, Ok(outcome)) => outcome,
-            (true, Err(_)) => Err(timed_out(step, &cx).fact(dropped())),
+            (true, Err(_)) => Err(timed_out(step, &cx, &doing).fact(dropped())),
             (false, Err(_)) => Err(Failure::interrupted().fact(dropped())),
         }
     }
@@ -121,12 +123,19 @@ enum Seen {
     NotSo(Finding),
 }
 
-fn timed_out(step: &Step, cx: &StepContext) -> Failure {
-    let failure = Failure::timeout(format!("`{}` did not end within {} s", step.id, step.timeout_s));
-    match cx.last_words() {
-        Some(words) => failure.fact(format!("it was last seen: {words}")),
-        None => failure,
+/// `doing` are the commands that ran when the time was up.
+fn timed_out(step: &Step, cx: &StepContext, doing: &[String]) -> Failure {
+    let mut failure = Failure::timeout(format!("`{}` did not end within {} s", step.id, step.timeout_s));
+    if let Some(words) = cx.last_words() {
+        failure = failure.fact(format!("it was last seen: {words}"));
     }
+    for line in doing {
+        failure = failure.fact(format!("it was waiting for `{line}`"));
+    }
+    if let Some(line) = doing.first() {
+        failure = failure.next(look(line));
+    }
+    failure.next("`--timeout TIME` gives every step more time, `[timeouts]` in lab.toml each its own")
 }
 
 fn dropped() -> String {

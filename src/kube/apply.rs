@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::config::Lab;
 use crate::error::Failure;
 use crate::kube::wait::{Judgement, Patience};
-use crate::kube::{Cluster, api_failure, differs};
+use crate::kube::{Cluster, api_failure, differs, look_if_late};
 
 /// As many requests as an API server on two cores answers at once without queueing.
 pub(super) const AT_ONCE: usize = 12;
@@ -83,8 +83,10 @@ impl Cluster {
 
     async fn difference_of(&self, object: &DynamicObject) -> Result<Option<Difference>, Failure> {
         let types = object.types.clone().unwrap_or_default();
-        let gvk = kube::core::GroupVersionKind::try_from(&types)
-            .map_err(|error| Failure::tool(format!("{}: {error}", name_of(object))))?;
+        let gvk = kube::core::GroupVersionKind::try_from(&types).map_err(|error| {
+            Failure::tool(format!("{} has no readable apiVersion: {error}", name_of(object)))
+                .next("look at the manifest that it is from: every object needs `apiVersion` and `kind`")
+        })?;
         let Some(api) = self.dynamic(&gvk, object.metadata.namespace.as_deref()).await? else {
             return Ok(Some(Difference::Missing(name_of(object))));
         };
@@ -111,7 +113,7 @@ impl Cluster {
     /// # Errors
     /// Not in time.
     pub async fn established(&self, name: &str, patience: &Patience<'_>) -> Result<(), Failure> {
-        self.wait_one(self.all::<CustomResourceDefinition>(), name, patience, |crd| {
+        let waiting = self.wait_one(self.all::<CustomResourceDefinition>(), name, patience, |crd| {
             let established = crd
                 .and_then(|crd| crd.status.as_ref())
                 .and_then(|status| status.conditions.as_ref())
@@ -121,8 +123,8 @@ impl Cluster {
             } else {
                 Judgement::Waiting(format!("CRD {name}: not established yet"))
             }
-        })
-        .await
+        });
+        look_if_late(waiting.await, || format!("describe crd {name}"))
     }
 }
 

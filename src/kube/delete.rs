@@ -15,7 +15,7 @@ use crate::config::Lab;
 use crate::error::Failure;
 use crate::kube::apply::{AT_ONCE, name_of};
 use crate::kube::wait::{Judgement, Patience};
-use crate::kube::{Cluster, api_failure, describe_pod};
+use crate::kube::{Cluster, api_failure, describe_pod, look_if_late};
 
 impl Cluster {
     /// Deletes those of the objects that carry the lab's label, dependents first, and waits until each is gone. What
@@ -81,15 +81,16 @@ impl Cluster {
             Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
             Err(error) => return Err(api_failure(&format!("could not delete {what}"), &error)),
         }
-        self.wait_one(api, name, patience, |object| match object {
+        let path = format!("{}/{name}", api.resource_url());
+        let waiting = self.wait_one(api, name, patience, |object| match object {
             None => Judgement::Good(()),
             Some(object) => {
                 let held = object.meta().finalizers.clone().unwrap_or_default().join(", ");
                 let by = if held.is_empty() { String::new() } else { format!(", held by {held}") };
                 Judgement::Waiting(format!("{what} is being deleted{by}"))
             }
-        })
-        .await
+        });
+        look_if_late(waiting.await, || format!("get --raw {path}"))
     }
 
     /// Waits until no pod of `selector` is left in `namespace`.
@@ -98,10 +99,11 @@ impl Cluster {
     /// Not in time; names the pods.
     pub async fn pods_gone(&self, namespace: &str, selector: &str, patience: &Patience<'_>) -> Result<(), Failure> {
         let config = watcher::Config::default().labels(selector);
-        self.wait_all(self.namespaced::<Pod>(namespace), config, patience, |pods| match pods.values().next() {
+        let pods = self.namespaced::<Pod>(namespace);
+        let waiting = self.wait_all(pods, config, patience, |pods| match pods.values().next() {
             None => Judgement::Good(()),
             Some(pod) => Judgement::Waiting(describe_pod(pod)),
-        })
-        .await
+        });
+        look_if_late(waiting.await, || format!("-n {namespace} describe pods -l {selector}"))
     }
 }

@@ -12,7 +12,11 @@ pub fn api_failure(what: &str, error: &kube::Error) -> Failure {
                 "Forbidden" | "Unauthorized" => {
                     failure.next("check that the context's user may do this: `kubectl auth can-i --list`")
                 }
-                _ => failure,
+                // Refused as it is written; asking again would not help.
+                "Invalid" | "BadRequest" => failure
+                    .next("look at what lab.toml names for it: a manifest, a chart, values that are merged over ours"),
+                _ => failure
+                    .next("`coastal status` shows whether the cluster is well; then the same command may be run again"),
             }
         }
         other => Failure::new(Kind::Tool, format!("{what}: the API server does not answer ({})", root_cause(other)))
@@ -26,6 +30,17 @@ pub fn api_failure(what: &str, error: &kube::Error) -> Failure {
 #[must_use]
 pub fn by_kubectl(args: &str) -> String {
     format!("`kubectl {args}` shows more (`eval \"$(coastal env)\"` points kubectl at the lab)")
+}
+
+/// Adds to a wait that was too long where its object can be looked at; see [`by_kubectl`].
+///
+/// # Errors
+/// Those of `result`.
+pub fn look_if_late<T>(result: Result<T, Failure>, args: impl FnOnce() -> String) -> Result<T, Failure> {
+    result.map_err(|failure| match failure.kind {
+        Kind::Timeout => failure.next(by_kubectl(&args())),
+        _ => failure,
+    })
 }
 
 /// Errors of HTTP clients wrap each other; the innermost says what happened (`connection refused`).

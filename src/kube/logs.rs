@@ -9,7 +9,7 @@ use kube::ResourceExt;
 use kube::api::{ListParams, LogParams};
 
 use crate::error::Failure;
-use crate::kube::{Cluster, Patience, api_failure};
+use crate::kube::{Cluster, Patience, api_failure, by_kubectl};
 
 /// A log that is longer is not read to its end. Kubelets begin a new file every 10 MiB by default.
 const LONGEST: u64 = 256 << 20;
@@ -103,6 +103,7 @@ impl Cluster {
                 async move {
                     let unread = |error: &dyn std::fmt::Display| {
                         Failure::tool(format!("could not read the log of {name}: {error}"))
+                            .next(by_kubectl(&format!("-n {namespace} describe pod {name}")))
                     };
                     let stream = api.log_stream(&name, params).await.map_err(|error| match &error {
                         kube::Error::Api(status) => unread(&status.message),

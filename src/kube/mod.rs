@@ -27,7 +27,7 @@ pub use apply::{Difference, name_of};
 pub use connect::RealConnector;
 pub use diagnose::{describe_pod, is_ready};
 pub use doom::{Doom, Trouble, doom_of};
-pub use error::{api_failure, by_kubectl};
+pub use error::{api_failure, by_kubectl, look_if_late};
 pub use logs::{LogOf, LogText};
 pub use objects::{differs, label, parse};
 pub use rollout::Rollout;
@@ -98,8 +98,10 @@ impl Cluster {
     /// The server does not know the kind, or does not answer.
     pub async fn api_of(&self, object: &DynamicObject) -> Result<Api<DynamicObject>, Failure> {
         let types = object.types.clone().unwrap_or_default();
-        let gvk = GroupVersionKind::try_from(&types)
-            .map_err(|error| Failure::tool(format!("object without a readable apiVersion: {error}")))?;
+        let gvk = GroupVersionKind::try_from(&types).map_err(|error| {
+            Failure::tool(format!("{} has no readable apiVersion: {error}", name_of(object)))
+                .next("look at the manifest that it is from: every object needs `apiVersion` and `kind`")
+        })?;
         let namespace = object.metadata.namespace.as_deref();
         self.dynamic(&gvk, namespace).await?.ok_or_else(|| {
             Failure::tool(format!("the cluster does not know the kind {} of {}", gvk.kind, gvk.api_version()))

@@ -47,7 +47,7 @@ pub fn parse(name: &str, text: &str) -> Result<Vec<DynamicObject>, Failure> {
         }
     }
     if objects.is_empty() {
-        return Err(Failure::new(Kind::Prerequisite, format!("{name} holds no Kubernetes object")));
+        return Err(Failure::new(Kind::Prerequisite, format!("{name} holds no Kubernetes object")).next(MANIFEST_HINT));
     }
     Ok(objects)
 }

@@ -5,8 +5,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::ResourceExt;
 
 use crate::error::{Failure, Kind};
-use crate::kube::Cluster;
 use crate::kube::wait::{Judgement, Patience};
+use crate::kube::{Cluster, look_if_late};
 
 /// A kind of object whose pods are rolled out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +17,17 @@ pub enum Rollout {
     StatefulSet,
     /// apps/v1 DaemonSet. With no node to run on it is not rolled out: nothing would serve.
     DaemonSet,
+}
+
+impl Rollout {
+    /// As kubectl calls it.
+    fn resource(self) -> &'static str {
+        match self {
+            Rollout::Deployment => "deployment",
+            Rollout::StatefulSet => "statefulset",
+            Rollout::DaemonSet => "daemonset",
+        }
+    }
 }
 
 impl Cluster {
@@ -54,12 +65,13 @@ impl Cluster {
             result = waiting => result,
             failure = self.until_doomed(&places, patience) => Err(failure),
         };
-        match result {
+        let result = match result {
             Err(failure) if failure.kind != Kind::Interrupted && selector.is_some() => {
                 Err(self.explain(failure, namespace, selector_text).await)
             }
             other => other,
-        }
+        };
+        look_if_late(result, || format!("-n {namespace} describe {}/{name}", what.resource()))
     }
 
     /// Whether it is rolled out now, without waiting: `Ok(Err(..))` says what is missing.

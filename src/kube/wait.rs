@@ -83,6 +83,7 @@ impl Cluster {
     where
         K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     {
+        let began = Instant::now();
         let mut last = String::from("nothing was heard from the API server");
         let watching = async {
             let mut known: BTreeMap<String, K> = BTreeMap::new();
@@ -127,7 +128,7 @@ impl Cluster {
         };
         match patience.limit(watching).await? {
             Some(result) => result,
-            None => Err(Failure::timeout(format!("gave up waiting: {last}"))),
+            None => Err(Failure::timeout(format!("gave up after {} s: {last}", began.elapsed().as_secs()))),
         }
     }
 }

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::config::Lab;
 use crate::engine::{Body, StepContext};
 use crate::error::{Failure, Kind};
-use crate::kube::{Cluster, Difference, Judgement, Rollout, label};
+use crate::kube::{Cluster, Difference, Judgement, Rollout, by_kubectl, label, look_if_late};
 use crate::plan::Finding;
 use crate::steps::fetch::{Which, manifest};
 use crate::steps::{manifests, reach};
@@ -49,7 +49,7 @@ impl Body for CertManager {
                         "cert-manager's webhook does not answer: {}",
                         failure.message
                     ))
-                    .next("`kubectl -n cert-manager logs deployment/cert-manager-webhook` may say why"));
+                    .next(by_kubectl("-n cert-manager logs deployment/cert-manager-webhook")));
                 }
                 Err(failure) => {
                     cx.progress(format!("waiting for the webhook to answer: {}", failure.message));
@@ -85,26 +85,22 @@ impl Body for ClusterIssuer {
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
         let cluster = reach::cluster(cx).await?;
+        let patience = cx.patience();
         for object in manifests::cluster_issuer(&cx.session.lab)? {
             let name = object.name_any();
             let api = cluster.api_of(&object).await?;
-            cluster
-                .wait_one(api, &name, &cx.patience(), |issuer| {
-                    let ready = issuer
-                        .and_then(|issuer| issuer.data.pointer("/status/conditions"))
-                        .and_then(Value::as_array)
-                        .and_then(|all| all.iter().find(|condition| condition["type"] == "Ready"));
-                    match ready {
-                        Some(condition) if condition["status"] == "True" => Judgement::Good(()),
-                        Some(condition) => {
-                            Judgement::Waiting(format!("ClusterIssuer {name}: {}", condition["message"]))
-                        }
-                        None => {
-                            Judgement::Waiting(format!("ClusterIssuer {name}: cert-manager has not looked at it yet"))
-                        }
-                    }
-                })
-                .await?;
+            let ready = cluster.wait_one(api, &name, &patience, |issuer| {
+                let ready = issuer
+                    .and_then(|issuer| issuer.data.pointer("/status/conditions"))
+                    .and_then(Value::as_array)
+                    .and_then(|all| all.iter().find(|condition| condition["type"] == "Ready"));
+                match ready {
+                    Some(condition) if condition["status"] == "True" => Judgement::Good(()),
+                    Some(condition) => Judgement::Waiting(format!("ClusterIssuer {name}: {}", condition["message"])),
+                    None => Judgement::Waiting(format!("ClusterIssuer {name}: cert-manager has not looked at it yet")),
+                }
+            });
+            look_if_late(ready.await, || format!("describe clusterissuer {name}"))?;
         }
         Ok("the issuer is ready".into())
     }
@@ -278,7 +274,8 @@ async fn leftovers(cx: &StepContext, which: Which, more: Vec<DynamicObject>) -> 
 pub fn gone(finding: Finding) -> Result<String, Failure> {
     match finding {
         Finding::Satisfied(proof) => Ok(proof),
-        other => Err(Failure::tool(format!("still there after the removal: {}", other.detail()))),
+        other => Err(Failure::tool(format!("still there after the removal: {}", other.detail()))
+            .next("somebody made it anew, or it goes slowly: run the same command again")),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::config::{Lab, Provider};
 use crate::engine::{Body, StepContext};
 use crate::error::Failure;
 use crate::files;
-use crate::kube::Judgement;
+use crate::kube::{Judgement, look_if_late};
 use crate::plan::Finding;
 use crate::steps::reach::{self, Presence};
 use crate::tools::kind;
@@ -35,7 +35,8 @@ impl Body for Up {
 
     async fn run(&self, cx: &StepContext, found: &Finding) -> Result<(), Failure> {
         let Provider::Kind { name, node_image, http_port, https_port } = &cx.session.lab.cluster.provider else {
-            return Err(Failure::prerequisite(found.detail().to_owned()));
+            return Err(Failure::prerequisite(found.detail().to_owned())
+                .next("set `kubeconfig` and `context` in [cluster] of lab.toml to a cluster that is there"));
         };
         let paths = &cx.session.paths;
         let kubeconfig = paths.kubeconfig();
@@ -57,15 +58,15 @@ impl Body for Up {
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
         let cluster = reach::cluster(cx).await?;
-        let nodes = cluster
-            .wait_all(cluster.all::<Node>(), watcher::Config::default(), &cx.patience(), |nodes| {
-                if nodes.is_empty() {
-                    Judgement::Waiting("no node is registered yet".into())
-                } else {
-                    Judgement::Good(nodes.clone())
-                }
-            })
-            .await?;
+        let patience = cx.patience();
+        let nodes = cluster.wait_all(cluster.all::<Node>(), watcher::Config::default(), &patience, |nodes| {
+            if nodes.is_empty() {
+                Judgement::Waiting("no node is registered yet".into())
+            } else {
+                Judgement::Good(nodes.clone())
+            }
+        });
+        let nodes = look_if_late(nodes.await, || "get nodes -o wide".into())?;
         let version =
             nodes.values().find_map(|node| Some(node.status.as_ref()?.node_info.as_ref()?.kubelet_version.clone()));
         let names: Vec<String> = nodes.values().map(ResourceExt::name_any).collect();
@@ -93,7 +94,8 @@ impl Body for Down {
 
     async fn run(&self, cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
         let Provider::Kind { name, .. } = &cx.session.lab.cluster.provider else {
-            return Err(Failure::refused("an existing cluster is never deleted"));
+            return Err(Failure::refused("an existing cluster is never deleted")
+                .next("`coastal down --keep-cluster` removes the lab from it"));
         };
         let paths = &cx.session.paths;
         cx.run(&kind::delete_cluster(name, &paths.kubeconfig(), cx.remaining())).await?;

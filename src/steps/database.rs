@@ -73,7 +73,10 @@ impl Body for Up {
                             .fact("its volume holds a database that was made with another password")
                             .next("`coastal tear-down` removes the volume (and the data on it); then `coastal deploy-database`")
                     } else {
-                        cluster.explain(failure, namespace, "app=spire-db").await
+                        cluster
+                            .explain(failure, namespace, "app=spire-db")
+                            .await
+                            .first("`coastal logs database` shows what PostgreSQL says")
                     });
                 }
                 Err(failure) => {
@@ -134,7 +137,10 @@ pub async fn migrations(cx: &StepContext) -> Result<(u32, String), Failure> {
     let row = output.stdout.trim();
     row.split_once('|')
         .and_then(|(schema, code)| Some((schema.trim().parse().ok()?, code.trim().to_owned())))
-        .ok_or_else(|| Failure::tool(format!("the row of `migrations` reads `{row}`")))
+        .ok_or_else(|| {
+            Failure::tool(format!("the row of `migrations` reads `{row}`"))
+                .next("`coastal logs server` shows whether SPIRE has written to the data store yet")
+        })
 }
 
 async fn secret(cx: &StepContext, cluster: &Cluster) -> Result<Option<Secret>, Failure> {
@@ -146,7 +152,10 @@ async fn login(cx: &StepContext) -> Result<(), Failure> {
     let output = reach::exec(cx, namespace, POD, CONTAINER, &["sh", "-c", LOGIN]).await?;
     match output.stdout.trim() {
         "1" => Ok(()),
-        other => Err(Failure::tool(format!("the data store answered `select 1` with `{other}`"))),
+        other => {
+            Err(Failure::tool("the data store does not answer `select 1` with 1")
+                .fact(format!("it answered `{other}`")))
+        }
     }
 }
 

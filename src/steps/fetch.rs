@@ -18,6 +18,9 @@ use crate::spire::hex;
 use crate::steps::reach;
 use crate::tools::helm;
 
+const CHART_HINT: &str =
+    "set `chart` in lab.toml to a chart directory, a .tgz archive, or a repository with name and version";
+
 /// Downloads fail for reasons that pass; three tries, a second, then two, apart.
 const ATTEMPTS: u32 = 3;
 
@@ -50,7 +53,9 @@ impl Body for Repos {
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
         match self.check(cx).await? {
             Finding::Satisfied(proof) => Ok(proof),
-            other => Err(Failure::tool(format!("helm does not list what it was told to add; {}", other.detail()))),
+            other => Err(Failure::tool(format!("helm does not list what it was told to add; {}", other.detail()))
+                .fact(format!("its list: `{}`", cx.session.paths.helm_repositories().display()))
+                .next("move that file away, and run the same command again")),
         }
     }
 }
@@ -66,7 +71,7 @@ pub async fn add_repositories(cx: &StepContext, repositories: Vec<(String, Strin
         let command = reach::helm(cx).repo_add(&name, &url).timeout(cx.session.lab.timeouts.download);
         retrying(cx, || async { cx.run(&command).await.map(|_| ()).map_err(Failure::from) }).await.map_err(
             |failure| {
-                failure.context(format!("could not add the helm repository {name}")).next(format!(
+                failure.context(format!("could not add the helm repository {name}")).first(format!(
                     "is {url} reachable? a chart can also be a local file: `chart = {{ path = \"…\" }}` in lab.toml"
                 ))
             },
@@ -109,7 +114,7 @@ pub async fn pull<'a>(cx: &StepContext, sources: impl IntoIterator<Item = &'a Ch
         let command = reach::helm(cx).pull(&format!("{repo_name}/{chart}"), version, &downloads, limit);
         retrying(cx, || async { cx.run(&command).await.map(|_| ()).map_err(Failure::from) }).await.map_err(
             |failure| {
-                failure.context(format!("could not fetch chart {chart} {version}")).next(format!(
+                failure.context(format!("could not fetch chart {chart} {version}")).first(format!(
                     "does {url} have it? `coastal env` lets you look: `helm search repo {chart} --versions`"
                 ))
             },
@@ -129,6 +134,16 @@ pub enum Which {
     CertManager,
     /// Contour.
     Contour,
+}
+
+impl Which {
+    /// Its table in lab.toml.
+    fn table(self) -> &'static str {
+        match self {
+            Which::CertManager => "addons.cert-manager",
+            Which::Contour => "addons.contour",
+        }
+    }
 }
 
 /// [`crate::plan::StepId::FetchCertManager`] and [`crate::plan::StepId::FetchContour`].
@@ -152,7 +167,9 @@ impl Body for Manifest {
     async fn run(&self, cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
         let (path, Some(url)) = manifest_path(cx, self.0)? else { return Ok(()) };
         files::private_dir(&cx.session.paths.downloads())?;
-        retrying(cx, || cx.session.world.fetcher.fetch(&url, &path, &cx.cancel)).await
+        retrying(cx, || cx.session.world.fetcher.fetch(&url, &path, &cx.cancel))
+            .await
+            .map_err(|failure| failure.fact(format!("it is `manifest` in [{}] of lab.toml", self.0.table())))
     }
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
@@ -185,7 +202,10 @@ fn manifest_path(cx: &StepContext, which: Which) -> Result<(PathBuf, Option<Stri
 /// Not there, or not a manifest.
 pub fn manifest(cx: &StepContext, which: Which) -> Result<Vec<DynamicObject>, Failure> {
     let (path, _) = manifest_path(cx, which)?;
-    let text = std::fs::read_to_string(&path).map_err(|error| io_failure("read the manifest", &path, &error))?;
+    let text = std::fs::read_to_string(&path).map_err(|error| {
+        io_failure("read the manifest", &path, &error)
+            .next(format!("set `manifest` in [{}] of lab.toml to a file or an address", which.table()))
+    })?;
     parse(&path.display().to_string(), &text)
 }
 
@@ -255,15 +275,15 @@ pub struct ChartMeta {
 /// Not there, or not a chart.
 pub fn read_chart(path: &Path) -> Result<ChartMeta, Failure> {
     let wrong = |why: String| {
-        Failure::new(Kind::Prerequisite, format!("`{}` is not a helm chart: {why}", path.display()))
-            .next("set `chart` in lab.toml to a chart directory, a .tgz archive, or a repository with name and version")
+        Failure::new(Kind::Prerequisite, format!("`{}` is not a helm chart: {why}", path.display())).next(CHART_HINT)
     };
     if path.is_dir() {
         let file = path.join("Chart.yaml");
         let text = std::fs::read_to_string(&file).map_err(|error| wrong(format!("Chart.yaml: {error}")))?;
         return serde_yaml::from_str(&text).map_err(|error| wrong(error.to_string()));
     }
-    let file = std::fs::File::open(path).map_err(|error| io_failure("read the chart", path, &error))?;
+    let file =
+        std::fs::File::open(path).map_err(|error| io_failure("read the chart", path, &error).next(CHART_HINT))?;
     let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(file));
     for entry in archive.entries().map_err(|error| wrong(error.to_string()))? {
         let entry = entry.map_err(|error| wrong(error.to_string()))?;

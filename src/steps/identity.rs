@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 
 use crate::engine::{Body, StepContext};
 use crate::error::Failure;
+use crate::kube::{by_kubectl, describe_pod};
 use crate::plan::Finding;
 use crate::spire::cli::{Bundle, X509Authority};
 use crate::spire::names;
@@ -29,7 +30,11 @@ impl Body for Test {
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
         let cluster = reach::cluster(cx).await?;
         let holders = workload::holders(cx, &cluster).await?;
-        let proof = workload::judge(&holders, cx).map_err(Failure::check_failed)?;
+        let proof = workload::judge(&holders, cx).map_err(|missing| {
+            Failure::check_failed(missing)
+                .facts(holders.iter().map(|holder| describe_pod(&holder.pod)))
+                .next("`coastal logs workload` shows what the pods say; `coastal status` what SPIRE does")
+        })?;
         let authorities: BTreeSet<String> =
             bundle(cx).await?.x509_authorities.iter().filter_map(X509Authority::key_id).collect();
         for holder in &holders {
@@ -45,7 +50,12 @@ impl Body for Test {
                     ))
                     .fact(format!("issuer key id {issuer}"))
                     .fact(format!("authorities: {}", authorities.iter().cloned().collect::<Vec<_>>().join(", ")))
-                    .next("`coastal bundle show` lists the authorities"));
+                    .next(by_kubectl(&format!(
+                        "-n {} exec {}-0 -c {} -- /opt/spire/bin/spire-server bundle show",
+                        cx.session.lab.spire.server_namespace,
+                        names::server(&cx.session.lab.spire),
+                        names::SERVER_CONTAINER
+                    ))));
                 }
             }
         }
@@ -81,7 +91,8 @@ pub async fn server_json_of<T: DeserializeOwned>(cx: &StepContext, pod: &str, ar
     words.extend(["-output", "json"]);
     let output = reach::exec(cx, &spire.server_namespace, pod, names::SERVER_CONTAINER, &words).await?;
     serde_json::from_str(&output.stdout).map_err(|error| {
-        Failure::tool(format!("`spire-server {}` on {pod} printed something unexpected: {error}", args.join(" ")))
-            .next("run the same command again; `coastal logs server` shows what the servers say")
+        Failure::tool(format!("`spire-server {}` on {pod} printed something unexpected", args.join(" ")))
+            .fact(error.to_string())
+            .next("`coastal logs server` shows what the servers say")
     })
 }

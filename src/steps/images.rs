@@ -14,6 +14,9 @@ use crate::plan::Finding;
 use crate::tools::{docker, kind};
 use crate::workload::image;
 
+const ARCHIVE_HINT: &str =
+    "make it with `docker save IMAGE -o FILE`, or take it out of `[images] archives` in lab.toml";
+
 /// What the workload's pods run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Program {
@@ -178,7 +181,7 @@ impl Body for Workload {
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
         match self.check(cx).await? {
             Finding::Satisfied(proof) => Ok(proof),
-            other => Err(Failure::tool(format!("kind loaded the image, and yet {}", other.detail()))),
+            other => Err(not_loaded("image", &other)),
         }
     }
 }
@@ -220,9 +223,15 @@ impl Body for Archives {
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
         match self.check(cx).await? {
             Finding::Satisfied(proof) => Ok(proof),
-            other => Err(Failure::tool(format!("kind loaded the archives, and yet {}", other.detail()))),
+            other => Err(not_loaded("archives", &other)),
         }
     }
+}
+
+fn not_loaded(what: &str, found: &Finding) -> Failure {
+    Failure::tool(format!("kind loaded the {what}, and yet {}", found.detail()))
+        .fact("a node was asked with `docker exec NODE ctr --namespace k8s.io images list`")
+        .next("`docker exec NODE df -h /var` shows whether a node's disk is full; else run the same command again")
 }
 
 fn cluster_name(cx: &StepContext) -> Result<&str, Failure> {
@@ -267,10 +276,10 @@ fn names_in(archive: &Path) -> Result<Vec<String>, Failure> {
         annotations: std::collections::BTreeMap<String, String>,
     }
     let wrong = |why: String| {
-        Failure::prerequisite(format!("`{}` is not an image archive: {why}", archive.display()))
-            .next("make it with `docker save IMAGE -o FILE`, or take it out of `[images] archives` in lab.toml")
+        Failure::prerequisite(format!("`{}` is not an image archive: {why}", archive.display())).next(ARCHIVE_HINT)
     };
-    let file = std::fs::File::open(archive).map_err(|error| io_failure("read the image archive", archive, &error))?;
+    let file = std::fs::File::open(archive)
+        .map_err(|error| io_failure("read the image archive", archive, &error).next(ARCHIVE_HINT))?;
     let mut names = BTreeSet::new();
     let mut known = false;
     // Seekable: the layers between the two small files are skipped, not read.

@@ -42,7 +42,9 @@ pub fn cluster_issuer(lab: &Lab) -> Result<Vec<DynamicObject>, Failure> {
 pub fn database(lab: &Lab) -> Result<Vec<DynamicObject>, Failure> {
     let namespace = &lab.spire.server_namespace;
     if let Some(file) = &lab.database.manifest {
-        let text = std::fs::read_to_string(file).map_err(|error| io_failure("read the manifest", file, &error))?;
+        let text = std::fs::read_to_string(file).map_err(|error| {
+            io_failure("read the manifest", file, &error).next("set `manifest` in [database] of lab.toml to a file")
+        })?;
         let mut objects = Objects(parse(&file.display().to_string(), &text)?);
         objects.default_namespace(namespace);
         return Ok(objects.labelled(lab));

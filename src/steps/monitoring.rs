@@ -9,7 +9,7 @@ use kube::ResourceExt;
 use crate::config::MonitoringSpec;
 use crate::engine::{Body, StepContext};
 use crate::error::Failure;
-use crate::kube::{Cluster, Patience, Rollout, api_failure};
+use crate::kube::{Cluster, Patience, Rollout, api_failure, by_kubectl};
 use crate::plan::Finding;
 use crate::steps::addons::{found_by, gone};
 use crate::steps::release::{self, Wanted};
@@ -100,7 +100,8 @@ impl Body for Monitors {
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
         match self.check(cx).await? {
             Finding::Satisfied(proof) => Ok(proof),
-            other => Err(Failure::tool(format!("applied, and yet {}", other.detail()))),
+            other => Err(Failure::tool(format!("applied, and yet {}", other.detail()))
+                .next(by_kubectl("get podmonitors --all-namespaces -o yaml"))),
         }
     }
 }

@@ -107,7 +107,8 @@ async fn kind_presence(cx: &StepContext, name: &str) -> Result<Presence, Failure
         Ok(Err(failure)) => return Err(stopped(cx, name, failure).await),
         Err(_) => {
             let silent =
-                Failure::timeout(format!("the API server of cluster `kind-{name}` did not answer within 15 s"));
+                Failure::timeout(format!("the API server of cluster `kind-{name}` did not answer within 15 s"))
+                    .next(format!("`docker logs {name}-control-plane` may say why; `docker ps --all` shows the nodes"));
             return Err(stopped(cx, name, silent).await);
         }
     };
@@ -155,7 +156,8 @@ async fn stopped(cx: &StepContext, name: &str, failure: Failure) -> Failure {
 pub fn prove(nodes: &[Node], lab: &Lab) -> Result<(), Failure> {
     let context = lab.cluster.context();
     if nodes.is_empty() {
-        return Err(Failure::refused(format!("cluster `{context}` has no nodes: it cannot be told whose it is")));
+        return Err(Failure::refused(format!("cluster `{context}` has no nodes: it cannot be told whose it is"))
+            .next("`docker ps --all --filter label=io.x-k8s.kind.cluster` shows the nodes of kind clusters"));
     }
     for node in nodes {
         let provider = node.spec.as_ref().and_then(|spec| spec.provider_id.clone()).unwrap_or_default();

@@ -14,7 +14,7 @@ use semver::Version;
 use crate::config::SpireSpec;
 use crate::engine::{Body, StepContext};
 use crate::error::{Failure, Kind};
-use crate::kube::{Cluster, Rollout, api_failure, describe_pod, is_ready};
+use crate::kube::{Cluster, Rollout, api_failure, by_kubectl, describe_pod, is_ready};
 use crate::plan::Finding;
 use crate::spire::names;
 use crate::spire::values::{Images, Phase};
@@ -56,7 +56,13 @@ impl Body for Install {
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
         match wanted(cx)?.check(cx).await? {
             Finding::Satisfied(proof) => Ok(proof),
-            other => Err(Failure::tool(format!("helm said that it was done, and yet {}", other.detail()))),
+            other => {
+                let spire = &cx.session.lab.spire;
+                Err(Failure::tool(format!("helm said that it was done, and yet {}", other.detail())).next(format!(
+                    "`helm -n {} history {}` shows more (`eval \"$(coastal env)\"` points helm at the lab)",
+                    spire.release_namespace, spire.release
+                )))
+            }
         }
     }
 }
@@ -96,9 +102,11 @@ pub async fn healthy(cx: &StepContext) -> Result<String, Failure> {
         let pod = format!("{server}-{ordinal}");
         async move {
             let argv = ["/opt/spire/bin/spire-server", "healthcheck"];
-            reach::exec(cx, &spire.server_namespace, &pod, names::SERVER_CONTAINER, &argv)
-                .await
-                .map_err(|error| Failure::from(error).context(format!("{pod} is not healthy")))
+            reach::exec(cx, &spire.server_namespace, &pod, names::SERVER_CONTAINER, &argv).await.map_err(|error| {
+                Failure::from(error)
+                    .context(format!("{pod} is not healthy"))
+                    .first("`coastal logs server` shows what the servers say")
+            })
         }
     }))
     .await?;
@@ -244,6 +252,7 @@ pub async fn explain_agents(cx: &StepContext, cluster: &Cluster, mut failure: Fa
     let spire = &cx.session.lab.spire;
     let servers = pods(cluster, &spire.server_namespace, names::SERVER_SELECTOR).await.unwrap_or_default();
     let next = if servers.iter().any(is_ready) {
+        failure = failure.context("the SPIRE agents do not come up");
         "`coastal logs agent` shows what the agents say"
     } else {
         failure = failure.context("the agents wait for a SPIRE server, and none comes up");
@@ -396,6 +405,11 @@ impl ChartTests {
             .items
             .iter()
             .filter(|pod| pod.annotations().get("helm.sh/hook").is_some_and(|hook| hook.contains("test")));
-        failure.facts(tests.map(describe_pod))
+        let tests: Vec<&Pod> = tests.collect();
+        let failure = match tests.first() {
+            Some(test) => failure.next(by_kubectl(&format!("-n {namespace} describe pod {}", test.name_any()))),
+            None => failure,
+        };
+        failure.facts(tests.into_iter().map(describe_pod))
     }
 }

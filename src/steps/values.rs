@@ -45,7 +45,9 @@ pub fn prometheus_values(lab: &Lab) -> Result<Value, Failure> {
 }
 
 fn read(file: &Path) -> Result<Value, Failure> {
-    let text = std::fs::read_to_string(file).map_err(|error| io_failure("read the values file", file, &error))?;
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        io_failure("read the values file", file, &error).next("set `values` in lab.toml to a file, or leave it out")
+    })?;
     parse_file(&file.display().to_string(), &text)
 }
 

@@ -243,16 +243,21 @@ impl From<CommandError> for Failure {
             | CommandError::Io { .. }
             | CommandError::Garbage { .. } => Kind::Tool,
         };
-        let tool = match &error {
-            CommandError::NotFound { tool } => Some(*tool),
-            _ => None,
+        let message = match &error {
+            CommandError::Io { line, .. } => format!("`{line}` could not be run"),
+            CommandError::Garbage { line, .. } => format!("`{line}` printed something unexpected"),
+            other => other.to_string(),
         };
-        let failure = Failure::new(kind, error.to_string())
-            .facts(error.tail(20).into_iter().map(|line| format!("it said: {line}")));
-        match tool {
-            Some(tool) => failure.next(super::install_hint(tool)),
-            None => failure,
-        }
+        let facts = match &error {
+            CommandError::Exit { .. } | CommandError::Signal { .. } | CommandError::TimedOut { .. } => {
+                let said: Vec<String> = error.tail(20).into_iter().map(|line| format!("it said: {line}")).collect();
+                if said.is_empty() { vec!["it printed nothing".to_owned()] } else { said }
+            }
+            CommandError::Io { message, .. } | CommandError::Garbage { message, .. } => vec![message.clone()],
+            CommandError::NotFound { .. } | CommandError::Interrupted { .. } => Vec::new(),
+        };
+        let next = super::advice::after(&error);
+        Failure { next, ..Failure::new(kind, message).facts(facts) }
     }
 }
 

@@ -143,7 +143,7 @@ pub fn explain_create_error(error: &CommandError) -> Option<Failure> {
     } else if text.contains("failed to pull image") {
         Failure::prerequisite("the kind cluster could not be made: its node image cannot be pulled")
             .facts(error.tail(3))
-            .next("choose an image that exists for this version of kind (`[cluster] node_image` in lab.toml); https://github.com/kubernetes-sigs/kind/releases lists them")
+            .next("choose an image that exists for this version of kind (`[cluster] node-image` in lab.toml); https://github.com/kubernetes-sigs/kind/releases lists them")
             .next("with no network: load the image first, `docker load -i ARCHIVE`")
     } else if text.contains("node(s) already exist for a cluster with the name") {
         Failure::prerequisite("the kind cluster could not be made: nodes of a cluster of that name exist already")

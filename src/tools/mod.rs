@@ -1,6 +1,7 @@
 //! External programs. [`Runner`] is the one way to start a process; the adapters ([`kind`], [`helm`],
 //! [`kubectl`], [`docker`]) turn intentions into argv and output into data, and are the same in both worlds.
 
+pub mod advice;
 pub mod command;
 pub mod docker;
 pub mod fetch;

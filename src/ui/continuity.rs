@@ -1,102 +1,58 @@
-//! What the continuity meter found, as a person reads it.
-
-use std::fmt::Write as _;
+//! What the continuity meter found of single pods, as a person reads it.
 
 use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
 
-use super::style::{Style, count as count_of, duration, tame};
+use super::style::{duration, tame};
 use super::table;
-use crate::workload::meter::{Figure, Issuers, PodReport, Report, Total, Verdict};
+use crate::workload::meter::{Figure, Issuers, PodReport, Report, Total};
 use crate::workload::record::State;
 
 /// The most lines of gaps, silences and holes that are shown unless more is asked for.
 const MOST: usize = 10;
 
-/// One line in total; below it what there is to say of single pods, or of all if `verbose`.
+/// What a step reported, if that is the meter's report: the lines to print beside the step's own, which has the sums
+/// (the report's [`Display`](std::fmt::Display)). None if no pod has anything to say and it is not asked for.
 #[must_use]
-pub(super) fn render(report: &Report, verbose: bool, style: Style, width: Option<u16>) -> String {
-    let mut text = format!("{}\n", headline(report, style));
-    for line in remarks(&report.total) {
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "  {}", tame(&line));
-    }
+pub(super) fn details(report: &Value, verbose: bool, width: Option<u16>) -> Vec<String> {
+    // Any other report is another step's.
+    serde_json::from_value(report.clone()).map(|report| lines(&report, verbose, width)).unwrap_or_default()
+}
+
+fn lines(report: &Report, verbose: bool, width: Option<u16>) -> Vec<String> {
     let pods: Vec<&PodReport> = report.pods.iter().filter(|pod| verbose || has_something_to_say(pod)).collect();
-    if !pods.is_empty() {
-        let head = ["pod", "no valid SVID", "API silent", "without identity", "renewals", "issuers"];
-        text.push_str(&table::render(&head, &pods.iter().map(|pod| row(pod)).collect::<Vec<_>>(), width));
-        let lines: Vec<String> = pods.iter().flat_map(|pod| events(pod, report.window.start)).collect();
-        let shown = if verbose { lines.len() } else { MOST.min(lines.len()) };
-        for line in lines.iter().take(shown) {
-            let _ = writeln!(text, "{}", tame(line));
-        }
-        if lines.len() > shown {
-            let _ = writeln!(text, "and {} more; `-v` shows all", lines.len() - shown);
-        }
+    if pods.is_empty() {
+        return Vec::new();
     }
-    text
+    let mut lines: Vec<String> = remarks(&report.total).iter().map(|remark| tame(remark)).collect();
+    let head = ["pod", "no valid SVID", "API silent", "without identity", "renewals", "issuers"];
+    let rows: Vec<Vec<String>> = pods.iter().map(|pod| row(pod)).collect();
+    lines.extend(table::render(&head, &rows, width.map(|width| width.saturating_sub(2))).lines().map(str::to_owned));
+    let events: Vec<String> = pods.iter().flat_map(|pod| events(pod, report.window.start)).collect();
+    let shown = if verbose { events.len() } else { MOST.min(events.len()) };
+    lines.extend(events.iter().take(shown).map(|event| tame(event)));
+    if events.len() > shown {
+        lines.push(format!("and {} more; `-v` shows all", events.len() - shown));
+    }
+    lines.into_iter().map(|line| format!("  {line}")).collect()
 }
 
-/// The line that counts.
-fn headline(report: &Report, style: Style) -> String {
-    let total = &report.total;
-    let watched = watched(report);
-    let words = match report.verdict {
-        Verdict::Unbroken => format!("0 ms without a valid SVID, {watched}"),
-        Verdict::Broken => {
-            let longest = total.longest_no_valid_svid_ms.at_least();
-            format!(
-                "{} without a valid SVID (the longest {}), {watched}",
-                figure(&total.no_valid_svid_ms),
-                span(longest)
-            )
-        }
-        Verdict::Unknown => {
-            let why = total.no_valid_svid_ms.why_unknown().unwrap_or("no reason is known");
-            format!("unknown whether a pod was without a valid SVID, {watched}: {why}")
-        }
-    };
-    let (mark, words) = match report.verdict {
-        Verdict::Unbroken => (style.done_mark(), tame(&words)),
-        Verdict::Broken => (style.failed_mark(), style.bad(tame(&words))),
-        Verdict::Unknown => (style.warn("?"), style.warn(tame(&words))),
-    };
-    format!("{mark} identity: {words}")
-}
-
-fn watched(report: &Report) -> String {
-    let lasted = report.window.end.duration_since(report.window.start);
-    let lasted = span(u64::try_from(lasted.as_millis()).unwrap_or_default());
-    format!("{} watched for {lasted}", count_of(report.total.pods, "pod"))
-}
-
-/// What else there is to say of all pods together.
+/// What the sums do not show.
 fn remarks(total: &Total) -> Vec<String> {
     let mut remarks = Vec::new();
-    if total.renewals != Figure::Known(0) {
-        remarks.push(format!("renewals: {}", number(&total.renewals)));
-    }
-    if total.api_silent_ms != Figure::Known(0) {
-        let longest = span(total.longest_api_silent_ms.at_least());
-        remarks.push(format!(
-            "Workload API silent: {} over all pods, {longest} at the longest; pods go on with the SVID that they have",
-            figure(&total.api_silent_ms)
-        ));
+    for (figure, longest, what) in [
+        (&total.no_valid_svid_ms, &total.longest_no_valid_svid_ms, "longest time without a valid SVID"),
+        (&total.api_silent_ms, &total.longest_api_silent_ms, "longest silence of the Workload API"),
+    ] {
+        if figure.at_least() > 0 {
+            remarks.push(format!("{what}: {}", self::figure(longest)));
+        }
     }
     let new = &total.new_pods;
-    if new.started > 0 || new.not_started > 0 {
-        let longest = span(new.longest_without_identity_ms.at_least());
-        let mut words = format!(
-            "new pods: {}, without identity for {} in total, {longest} at the longest",
-            new.started,
-            figure(&new.without_identity_ms)
-        );
-        if new.still_without_identity > 0 {
-            let _ = write!(words, "; {} got none", new.still_without_identity);
+    for (count, what) in [(new.still_without_identity, "started and got no SVID"), (new.not_started, "did not start")] {
+        if count > 0 {
+            remarks.push(format!("pods that {what}: {count}"));
         }
-        if new.not_started > 0 {
-            let _ = write!(words, "; {} more did not start", new.not_started);
-        }
-        remarks.push(words);
     }
     if total.issuers_before != total.issuers_after {
         remarks.push(format!("issuers: {} -> {}", issuers(&total.issuers_before), issuers(&total.issuers_after)));
@@ -205,8 +161,6 @@ mod tests {
     use crate::workload::meter::{Life, Line, Observation, Pod, TOLERANCE, Unread, Update, Window, measure};
     use crate::workload::record::{Connection, SCHEMA};
 
-    const PLAIN: Style = Style { colour: false, unicode: true };
-
     fn at(seconds: i64) -> Timestamp {
         "2026-08-21T14:30:00Z".parse::<Timestamp>().unwrap() + SignedDuration::from_secs(seconds)
     }
@@ -255,13 +209,14 @@ mod tests {
             lost: Vec::new(),
             tolerance: TOLERANCE,
         };
-        render(&measure(&observation), verbose, PLAIN, None)
+        details(&serde_json::to_value(measure(&observation)).unwrap(), verbose, None).join("\n")
     }
 
     #[test]
     fn all_is_well() {
-        insta::assert_snapshot!("continuity_well", shown(vec![steady("ship-1"), steady("ship-2")], false));
-        insta::assert_snapshot!("continuity_well_verbose", shown(vec![steady("ship-1"), steady("ship-2")], true));
+        assert_eq!(shown(vec![steady("ship-1"), steady("ship-2")], false), "");
+        insta::assert_snapshot!("continuity_verbose", shown(vec![steady("ship-1"), steady("ship-2")], true));
+        assert_eq!(details(&serde_json::json!({"schema": 1}), true, None), Vec::<String>::new());
     }
 
     #[test]
@@ -285,7 +240,6 @@ mod tests {
         gone.lives[0].unread =
             Some(Unread { since: None, why: "the pod is gone, and its log with it\u{1b}[2J".into() });
         insta::assert_snapshot!("continuity_unknown", shown(vec![steady("ship-1"), gone], false));
-        insta::assert_snapshot!("continuity_nobody", shown(Vec::new(), false));
     }
 
     #[test]
@@ -294,7 +248,7 @@ mod tests {
         let lines: Vec<Line> =
             [says(-99, State::Following), update(-99, 1, 9000, "aa01")].into_iter().chain(flapping).collect();
         let text = shown(vec![pod("ship-1", -100, lines.clone())], false);
-        assert!(text.ends_with("and 20 more; `-v` shows all\n"), "{text}");
+        assert!(text.ends_with("and 20 more; `-v` shows all"), "{text}");
         assert_eq!(shown(vec![pod("ship-1", -100, lines)], true).matches("stream lost").count(), 30);
     }
 }

@@ -44,13 +44,6 @@ fn object(value: &impl Serialize) -> Map<String, Value> {
     }
 }
 
-/// What the continuity meter found.
-pub(super) fn continuity(report: &impl Serialize) -> String {
-    let mut line = Map::from_iter([("type".to_owned(), json!("continuity"))]);
-    line.extend(object(report));
-    Value::Object(line).to_string()
-}
-
 /// The last line of a command that failed before its run began, or that has none.
 pub(super) fn failed(failure: &Failure) -> String {
     let result = RunResult {

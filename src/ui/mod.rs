@@ -34,7 +34,6 @@ use crate::engine::Sink;
 use crate::error::Failure;
 use crate::observe::Status;
 use crate::plan::Plan;
-use crate::workload::meter::Report;
 
 pub use terminal::{Format, Progress, Surroundings, Terminal, Wishes};
 
@@ -139,17 +138,6 @@ impl Ui {
                 _ => "coastal up",
             };
             self.next(&[next.to_owned()]);
-        }
-    }
-
-    /// What the continuity meter found, as the result of a command that changed something: text, or one line of JSON
-    /// of type `continuity`.
-    pub fn continuity(&self, report: &Report) {
-        if self.is_json() {
-            self.out.line(&json::continuity(report));
-        } else {
-            let verbose = self.terminal.verbosity > 0;
-            self.out.write(&continuity::render(report, verbose, self.out_style(), self.terminal.table_width));
         }
     }
 

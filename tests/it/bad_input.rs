@@ -18,41 +18,68 @@ const fn bad(fault: &'static str, code: i32, says: &'static str, next: &'static 
     Bad { fault, code, says, next }
 }
 
-const GOES_ON: &str = " up` goes on where this run stopped";
-
 const FAULTS: &[Bad] = &[
-    bad("tool-missing=helm", 4, "error: helm is not installed", "https://helm.sh/docs/intro/install/"),
-    bad("tool-missing=docker", 4, "error: docker is not installed", GOES_ON),
-    bad("tool-old=kind", 4, "error: kind 0.7.0 is too old", "kind: upgrade it"),
-    bad("tool-garbage=kind", 4, "error: kind did not tell its version", "run `kind version` and see"),
-    bad("tool-garbage=kubectl", 4, "error: kubectl did not tell its version", GOES_ON),
-    bad("tool-hangs=helm:upgrade", 6, "did not end within 60 s", GOES_ON),
-    bad("tool-killed=kind:create", 5, "was ended by signal 9", GOES_ON),
-    bad("tool-killed=helm:upgrade", 5, "could not install release", GOES_ON),
-    bad("docker-down", 4, "error: the Docker daemon does not answer", "sudo systemctl start docker"),
-    bad("port-taken=8443", 4, "port 8443 of this machine is taken", "ss -ltnp 'sport = :8443'"),
+    bad("tool-missing=helm", 4, "helm is not installed", "https://helm.sh/docs/intro/install/"),
+    bad("tool-missing=docker", 4, "docker is not installed", "docker: install"),
+    bad("tool-old=kind", 4, "kind 0.7.0 is too old", "kind: upgrade it"),
+    bad("tool-garbage=kind", 4, "kind did not tell its version", "run `kind version` and see"),
+    bad("tool-garbage=kubectl", 4, "kubectl did not tell its version", "run `kubectl version --client"),
+    bad("tool-hangs=helm:upgrade", 6, "`prometheus` did not end within 60 s", "`coastal status`"),
+    bad("tool-killed=kind:create", 5, "was ended by signal 9", "`sudo dmesg | tail`"),
+    bad("tool-killed=helm:upgrade", 5, "could not install release", "`free -m`"),
+    bad("docker-down", 4, "the Docker daemon does not answer", "docker: start it: `"),
+    bad("port-taken=8443", 4, "port 8443 of this machine is taken", "`ss -ltnp 'sport = :8443'`"),
     bad("pull-fails=postgres", 5, "ImagePullBackOff", "`[images] archives` in lab.toml"),
     bad("login-refused", 5, "the data store does not accept SPIRE's login", "`coastal tear-down` removes the volume"),
-    bad("agent-never-ready", 6, "error: 0 of 1 agents serve the Workload API", GOES_ON),
-    bad(
-        "server-crash-loop",
-        6,
-        "error: the agents wait for a SPIRE server, and none comes up",
-        "`coastal logs server`",
-    ),
+    bad("agent-never-ready", 6, "the SPIRE agents do not come up: 0 of 1 agents serve", "`coastal logs agent`"),
+    bad("server-crash-loop", 6, "the agents wait for a SPIRE server, and none comes up", "`coastal logs server`"),
     bad("fetch-404", 4, "the server answers 404 Not Found", "correct the URL in lab.toml"),
 ];
 
-/// `up` under each fault, with a limit that shortens the waits; then `up` without it.
+/// What the tools and the cluster do in the middle of a run.
+const MIDWAY: &[Bad] = &[
+    bad(
+        "webhook-slow=300",
+        6,
+        "gave up after 60 s: cert-manager-webhook: 0 of 1",
+        "describe deployment/cert-manager-webhook`",
+    ),
+    bad("tool-garbage=helm:list", 5, "`helm list` printed something unexpected", "reinstall helm"),
+    bad("tool-garbage=helm:get", 5, "`helm get values` printed something unexpected", "reinstall helm"),
+    bad("tool-garbage=docker:exec", 5, "kind loaded the image, and yet node", "`docker exec NODE df -h /var`"),
+    bad("tool-garbage=kubectl:exec", 5, "does not accept SPIRE's login", "`coastal logs database`"),
+    bad("tool-hangs=helm:repo", 6, "`helm repo list --output json` did not end within 60 s", "`--timeout TIME`"),
+    bad("tool-hangs=helm:pull", 6, "did not end within 60 s", "`-vv`"),
+    bad("tool-hangs=kind:create", 6, "did not end within 60 s", "`docker ps --all`"),
+    bad("tool-hangs=kind:load", 6, "did not end within 60 s", "`docker ps --all`"),
+    bad("tool-hangs=kubectl:exec", 6, "`database` did not end within 60 s", "`coastal status`"),
+    bad("tool-killed=helm:pull", 5, "could not fetch chart", "`helm search repo "),
+    bad("tool-killed=kind:load", 5, "was ended by signal 9", "`sudo dmesg | tail`"),
+    bad("tool-killed=docker:exec", 5, "was ended by signal 9", "`docker ps --all`"),
+];
+
+/// `up` under the fault, with a limit that shortens the waits. Whatever goes wrong, what is known is said, and what
+/// to do.
+fn fails(lab: &TestLab, Bad { fault, code, says, next }: &Bad) {
+    let words = format!("--fault {fault} --timeout 60s --output json up");
+    let result = lab.rehearse(&words).ends(*code).result();
+    let failure = &result["failure"];
+    assert!(failure["message"].as_str().unwrap().contains(says), "{fault}: {failure:#}");
+    assert!(!failure["facts"].as_array().unwrap().is_empty(), "{fault}: {failure:#}");
+    let all_next: Vec<&str> = failure["next"].as_array().unwrap().iter().map(|next| next.as_str().unwrap()).collect();
+    assert!(all_next.iter().any(|line| line.contains(next)), "{fault}: {failure:#}");
+    assert!(result["next"][0].as_str().unwrap().ends_with(&words), "what goes on where it stopped: {result:#}");
+}
+
+/// Under each fault, then without it.
 fn up_and_up_again(faults: &[Bad]) {
-    for Bad { fault, code, says, next } in faults {
+    for bad in faults {
         let lab = TestLab::new();
-        let ran = lab.rehearse(&format!("--fault {fault} --timeout 60s up")).ends(*code).says(says).says(next);
-        assert!(ran.err.contains("\nerror: ") && ran.err.contains("\nnext: "), "{ran:?}");
+        fails(&lab, bad);
         let result = lab.rehearse("--output json up").ok().result();
-        assert_eq!(result["outcome"], "ok", "after {fault}");
+        assert_eq!(result["outcome"], "ok", "after {}", bad.fault);
         let twice = lab.rehearse("--output json up").ok().result();
-        assert_eq!(twice["changed"], json!([]), "after {fault}");
+        assert_eq!(twice["changed"], json!([]), "after {}", bad.fault);
     }
 }
 
@@ -68,11 +95,28 @@ fn after_each_of_the_other_faults_too() {
 }
 
 #[test]
+fn whatever_goes_wrong_midway_is_told_with_what_to_do() {
+    for bad in MIDWAY {
+        fails(&TestLab::new(), bad);
+    }
+}
+
+#[test]
+fn a_failure_is_a_sentence_then_facts_then_next_steps() {
+    let ran = TestLab::new().coastal("rehearse --fault tool-missing=helm up").ends(4);
+    let (_, told) = ran.err.split_once("\nerror: helm is not installed\n").unwrap();
+    let (facts, next) = told.split_once("\n\n").unwrap();
+    assert!(facts.lines().all(|line| line.starts_with("  ")) && facts.contains("helm: not on the path"), "{facts}");
+    assert!(next.lines().all(|line| line.starts_with("next: ")), "{next}");
+    assert!(next.trim_end().ends_with("up` goes on where this run stopped"), "{next}");
+}
+
+#[test]
 fn every_fault_of_the_rehearsal_is_tried() {
-    let elsewhere = ["foreign-cluster", "webhook-slow", "release-pending"];
+    let elsewhere = ["foreign-cluster", "release-pending"];
     for description in coastal::rehearsal::Fault::ALL {
         let name = description.name;
-        let tried = FAULTS.iter().any(|bad| bad.fault.split('=').next() == Some(name));
+        let tried = FAULTS.iter().chain(MIDWAY).any(|bad| bad.fault.split('=').next() == Some(name));
         assert!(tried || elsewhere.contains(&name), "{name}");
     }
 }
@@ -169,12 +213,19 @@ fn a_wrong_lab_file_is_told_with_every_problem_and_its_place() {
     ] {
         lab.write("lab.toml", text);
         for command in ["up --yes", "plan", "status", "rehearse up"] {
-            lab.coastal(command).ends(3).says(says).says("lab.toml");
+            lab.coastal(command)
+                .ends(3)
+                .says(says)
+                .says("lab.toml")
+                .says("next: correct the file; `coastal init` writes");
         }
     }
     lab.write("lab.toml", "schema = 1\n[spire]\nserverz = 3\n[workload]\nreplicaz = 3\n");
     lab.coastal("plan").ends(3).says("serverz").says("replicaz");
-    lab.coastal("--lab nowhere.toml plan").ends(3).says("nowhere.toml");
+    lab.coastal("--lab nowhere.toml plan").ends(3).says("nowhere.toml").says("next: `coastal init` writes a lab.toml");
+    lab.write("lab.toml", "");
+    std::fs::write(lab.at("cwd/lab.toml"), [0xff, 0xfe, 0x00]).unwrap();
+    lab.coastal("plan").ends(3).says("it is not text (UTF-8) from byte 0 on").says("next: `coastal init` writes");
     assert!(!lab.state().exists(), "nothing was begun");
 }
 
@@ -183,18 +234,24 @@ fn a_chart_a_manifest_or_an_archive_that_is_none_is_named() {
     let lab = TestLab::new();
     lab.write("page.html", "<!DOCTYPE html>\n<html><body>Sign in</body></html>\n");
     std::fs::create_dir(lab.at("cwd/empty")).unwrap();
-    for (text, says) in [
-        ("[spire]\nchart = { path = \"missing.tgz\" }\n", "missing.tgz"),
-        ("[spire]\nchart = { path = \"page.html\" }\n", "page.html"),
-        ("[spire]\nchart = { path = \"empty\" }\n", "empty"),
-        ("[addons.contour]\nmanifest = \"page.html\"\n", "page.html"),
-        ("[addons.contour]\nmanifest = \"missing.yaml\"\n", "missing.yaml"),
-        ("[images]\narchives = [\"page.html\"]\n", "page.html"),
-        ("[images]\narchives = [\"missing.tar\"]\n", "missing.tar"),
+    for (text, says, next) in [
+        ("[spire]\nchart = { path = \"missing.tgz\" }\n", "missing.tgz`: No such file", "set `chart` in lab.toml"),
+        ("[spire]\nchart = { path = \"page.html\" }\n", "page.html` is not a helm chart", "set `chart` in lab.toml"),
+        ("[spire]\nchart = { path = \"empty\" }\n", "empty` is not a helm chart", "set `chart` in lab.toml"),
+        ("[addons.contour]\nmanifest = \"page.html\"\n", "page.html", "the file must hold Kubernetes manifests"),
+        (
+            "[addons.contour]\nmanifest = \"missing.yaml\"\n",
+            "missing.yaml`: No such file",
+            "[addons.contour] of lab.toml",
+        ),
+        ("[database]\nmanifest = \"missing.yaml\"\n", "missing.yaml`: No such file", "[database] of lab.toml"),
+        ("[images]\narchives = [\"page.html\"]\n", "page.html` is not an image archive", "`docker save IMAGE -o FILE`"),
+        ("[images]\narchives = [\"missing.tar\"]\n", "missing.tar`: No such file", "`[images] archives` in lab.toml"),
     ] {
         lab.write("lab.toml", &format!("schema = 1\n{text}"));
-        let ran = lab.coastal("rehearse up").says(says).says("error: ");
-        assert!(matches!(ran.code, Some(3..=5)), "{text}{ran:?}");
+        let ran = lab.coastal("rehearse up").ends(4).says("error: ").says(says);
+        let told: Vec<&str> = ran.err.lines().filter(|line| line.starts_with("next: ")).collect();
+        assert!(told.len() > 1 && told.iter().any(|line| line.contains(next)), "{text}{told:#?}");
     }
 }
 

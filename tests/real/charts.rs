@@ -10,7 +10,7 @@ use coastal::config::{Lab, embedded};
 use coastal::spire::names;
 use coastal::spire::render::{Rendered, immutable_changes, mismatches};
 use coastal::spire::values::known::KnownKeys;
-use coastal::spire::values::lines::Line;
+use coastal::spire::values::lines::{HOLDS_AGENTS, Line};
 use coastal::spire::values::{Images, Phase, SERVER_PORT, spire_values};
 use coastal::steps::chart_files::chart_texts;
 use coastal::tools::Target;
@@ -73,27 +73,25 @@ fn every_chart_renders_as_it_has_to() {
     let images = Images { server: Version::new(1, 12, 6), agent: Version::new(1, 11, 3) };
     let mut problems = Vec::new();
     let mut before: Option<Rendered> = None;
-    println!(
-        "chart    controller manager  bundle                              agent's socket                                   held"
-    );
+    println!("{:<8} {:<8} {:<38} {:<45} agents held", "chart", "manager", "bundle", "agent's socket");
     for (version, chart) in charts() {
         let line = Line::from(&version);
         let mut problem = |text: String| problems.push(format!("{version}: {text}"));
         for phase in [Phase::Servers, Phase::Settled] {
             let rendered = render(&helm, &lab, &chart, &version, &images, phase);
-            mismatches(&lab, &version, &images, phase, &rendered)
-                .into_iter()
-                .for_each(|mismatch| problem(format!("{phase:?}: {mismatch}")));
+            for mismatch in mismatches(&lab, &version, &images, phase, &rendered) {
+                problem(format!("{phase:?}: {mismatch}"));
+            }
             if phase == Phase::Servers {
                 continue;
             }
             let manager = rendered.controller_manager_image.as_deref().unwrap_or("none");
             println!(
-                "{version:<8} {:<19} {:<35} {:<48} {}",
+                "{version:<8} {:<8} {:<38} {:<45} {}",
                 manager.rsplit(':').next().unwrap_or(manager),
-                rendered.bundle_read.to_string().replace("of ConfigMap spire-system/", ""),
+                rendered.bundle_read.to_string().replace(" of ConfigMap spire-system/", ", "),
                 rendered.agent_socket,
-                if line >= coastal::spire::values::lines::HOLDS_AGENTS { "yes" } else { "no" },
+                line >= HOLDS_AGENTS,
             );
             if rendered.service_port != SERVER_PORT {
                 problem(format!("the servers' port moves to {}", rendered.service_port));
@@ -114,11 +112,11 @@ fn every_chart_renders_as_it_has_to() {
         let texts = chart_texts(&chart).unwrap();
         let known = KnownKeys::read(texts.iter().map(|(name, text)| (name.as_str(), text.as_str()))).unwrap();
         let values = spire_values(&lab, &version, &images, Phase::Settled).unwrap();
-        known
-            .unknown(&values, line)
-            .into_iter()
-            .filter(|unknown| !IN_VAIN.contains(&unknown.path.as_str()))
-            .for_each(|unknown| problem(format!("a key of ours that the chart does not know: {unknown}")));
+        for unknown in known.unknown(&values, line) {
+            if !IN_VAIN.contains(&unknown.path.as_str()) {
+                problem(format!("a key of ours that the chart does not know: {unknown}"));
+            }
+        }
     }
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }

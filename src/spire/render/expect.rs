@@ -1,5 +1,7 @@
 //! How a rendered release has to be, so that no identity is lost by it.
 
+use std::collections::BTreeSet;
+
 use semver::Version;
 use serde_json::Value;
 
@@ -90,8 +92,9 @@ fn bundle(rendered: &Rendered, found: &mut Vec<String>) {
 }
 
 fn identities(lab: &Lab, rendered: &Rendered, found: &mut Vec<String>) {
-    // The workload's own, and where the lab's other pods have theirs by the students' reading of the lab.
-    for namespace in [&lab.workload.namespace, &lab.spire.release_namespace, &lab.spire.server_namespace] {
+    // The release's own namespace is what charts leave out from 0.17.0 on.
+    let namespaces = BTreeSet::from([&lab.workload.namespace, &lab.spire.release_namespace]);
+    for namespace in namespaces {
         let heeds = &rendered.heeds;
         if heeds.ignored_namespaces.contains(namespace) {
             found.push(format!("the controller manager would ignore the namespace {namespace}"));
@@ -99,7 +102,6 @@ fn identities(lab: &Lab, rendered: &Rendered, found: &mut Vec<String>) {
             found.push(format!("no ClusterSPIFFEID would give the pods of the namespace {namespace} an identity"));
         }
     }
-    found.dedup();
     let template = "spiffe://{{ .TrustDomain }}/ns/{{ .PodMeta.Namespace }}/sa/{{ .PodSpec.ServiceAccountName }}";
     let default = rendered.identities.iter().filter(|one| one.reaches_all_of(&lab.workload.namespace));
     for identity in default.filter(|identity| identity.template != template) {

@@ -1,4 +1,4 @@
-//! ClusterSPIFFEIDs as rendered: who gets an identity by them.
+//! `ClusterSPIFFEID`s as rendered: who gets an identity by them.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ pub const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 /// Labels of an object.
 pub type Labels = BTreeMap<String, String>;
 
-/// A ClusterSPIFFEID.
+/// A `ClusterSPIFFEID`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Identity {
     /// Its name.

@@ -5,6 +5,8 @@ mod expect;
 mod identities;
 mod objects;
 mod restricted;
+#[cfg(test)]
+mod tests;
 
 use serde_json::Value;
 
@@ -56,7 +58,7 @@ pub struct Rendered {
     pub attestable: Vec<String>,
     /// The agents' own service account, as `namespace:name`.
     pub agent_account: String,
-    /// All ClusterSPIFFEIDs.
+    /// All `ClusterSPIFFEID`s.
     pub identities: Vec<Identity>,
     /// Which of them the controller manager heeds.
     pub heeds: Heeds,
@@ -89,7 +91,7 @@ impl std::fmt::Display for BundlePlace {
     }
 }
 
-/// Which ClusterSPIFFEIDs a controller manager heeds.
+/// Which `ClusterSPIFFEID`s a controller manager heeds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Heeds {
     /// Of this class; absent before chart 0.15.0, when there were no classes.
@@ -294,9 +296,9 @@ fn images(objects: &Objects) -> Vec<Image> {
     objects
         .containers()
         .map(|found| Image {
-            user: format!("{}, container {}", title(found.object), found.container["name"].as_str().unwrap_or("?")),
-            image: word(&found.container["image"]).unwrap_or_default(),
-            pull_policy: word(&found.container["imagePullPolicy"]),
+            user: format!("{}, container {}", title(found.object), found.spec["name"].as_str().unwrap_or("?")),
+            image: word(&found.spec["image"]).unwrap_or_default(),
+            pull_policy: word(&found.spec["imagePullPolicy"]),
         })
         .collect()
 }

@@ -19,8 +19,8 @@ pub struct Container<'a> {
     pub object: &'a Value,
     /// The pod's `spec`.
     pub pod: &'a Value,
-    /// The container's.
-    pub container: &'a Value,
+    /// The container's own.
+    pub spec: &'a Value,
 }
 
 impl Objects {
@@ -76,7 +76,7 @@ impl Objects {
                 .into_iter()
                 .filter_map(|list| pod[list].as_array())
                 .flatten()
-                .map(move |container| Container { object, pod, container })
+                .map(move |spec| Container { object, pod, spec })
         })
     }
 }
@@ -154,7 +154,7 @@ mod tests {
         assert!(objects.find("Service", "default", "b").is_ok());
         let failure = objects.find("Service", "n", "b").unwrap_err();
         assert_eq!(failure.message, "with these values the chart makes no Service n/b");
-        let names: Vec<_> = objects.containers().map(|container| container.container["name"].clone()).collect();
+        let names: Vec<_> = objects.containers().map(|container| container.spec["name"].clone()).collect();
         assert_eq!(names, [json!("i"), json!("c")]);
         assert_eq!(title(objects.find("Service", "n", "a").unwrap()), "Service n/a");
     }

@@ -20,7 +20,7 @@ pub fn violations(objects: &Objects, namespace: &str) -> Vec<String> {
             reasons.extend(of_pod(container.pod));
         }
         if !reasons.is_empty() {
-            let name = container.container["name"].as_str().unwrap_or("?");
+            let name = container.spec["name"].as_str().unwrap_or("?");
             found.push(format!(
                 "the namespace {namespace} is `restricted` and would refuse {}, container {name}: {}",
                 title(container.object),
@@ -31,8 +31,8 @@ pub fn violations(objects: &Objects, namespace: &str) -> Vec<String> {
     found
 }
 
-fn of_container(Container { pod, container, .. }: Container<'_>) -> Vec<String> {
-    let own = &container["securityContext"];
+fn of_container(Container { pod, spec, .. }: Container<'_>) -> Vec<String> {
+    let own = &spec["securityContext"];
     let either = |key: &str| own.get(key).or_else(|| pod["securityContext"].get(key));
     let mut reasons = Vec::new();
     if own["allowPrivilegeEscalation"] != false {
@@ -82,11 +82,9 @@ mod tests {
     fn the_level_is_kept_or_it_is_said_where_not() {
         let pod = |context: &str| format!("{{containers: [{{name: c, securityContext: {{{context}}}}}]}}");
         assert_eq!(told(&pod(GOOD)), Vec::<String>::new());
-        let on_pod = format!(
-            "{{securityContext: {{runAsNonRoot: true, seccompProfile: {{type: RuntimeDefault}}}}, containers: [{{name: c, \
-             securityContext: {{allowPrivilegeEscalation: false, capabilities: {{drop: [ALL]}}}}}}]}}"
-        );
-        assert_eq!(told(&on_pod), Vec::<String>::new());
+        let on_pod = "{securityContext: {runAsNonRoot: true, seccompProfile: {type: RuntimeDefault}}, containers: \
+                      [{name: c, securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}}]}";
+        assert_eq!(told(on_pod), Vec::<String>::new());
         for (part, bad, reason) in [
             ("allowPrivilegeEscalation: false", "", "allowPrivilegeEscalation is not false"),
             ("runAsNonRoot: true", "", "runAsNonRoot is not set"),
@@ -95,7 +93,7 @@ mod tests {
             ("drop: [ALL]", "drop: [NET_RAW]", "it does not drop all capabilities"),
             ("RuntimeDefault", "Unconfined", "it has no seccomp profile"),
         ] {
-            let found = told(&pod(&GOOD.replace(part, bad).replace(", ,", ",").trim_start_matches(", ").to_owned()));
+            let found = told(&pod(GOOD.replace(part, bad).replace(", ,", ",").trim_start_matches(", ")));
             assert_eq!(found.len(), 1, "{part}");
             assert!(found[0].contains("Pod n/p, container c") && found[0].ends_with(reason), "{}", found[0]);
         }

@@ -169,7 +169,7 @@ impl KnownKeys {
                 let hint = other_name(&path, line)
                     .map(|(name, since)| format!("it has another name from {since} on, or had until then: `{name}`"))
                     .or_else(|| self.near(key, known));
-                unknown.push(Unknown { hint, path });
+                unknown.push(Unknown { path, hint });
             }
         }
     }
@@ -246,8 +246,8 @@ mod tests {
         .unwrap()
     }
 
-    fn unknown(values: Value) -> Vec<String> {
-        chart().unknown(&values, Line(0, 24, 0)).iter().map(ToString::to_string).collect()
+    fn unknown(values: &Value) -> Vec<String> {
+        chart().unknown(values, Line(0, 24, 0)).iter().map(ToString::to_string).collect()
     }
 
     #[test]
@@ -261,7 +261,7 @@ mod tests {
             json!({"upstream-spire-agent": {"logLevel": "debug", "extra": 1}, "spire-agent": {"extra": 1}}),
             json!({"global": {"spire": {"strictMode": true}}}),
         ] {
-            assert_eq!(unknown(values.clone()), Vec::<String>::new(), "{values}");
+            assert_eq!(unknown(&values), Vec::<String>::new(), "{values}");
         }
     }
 
@@ -280,7 +280,7 @@ mod tests {
             (json!({"spire-agent": {"deep": 1}}), "spire-agent.deep"),
             (json!({"spire-server": {"ca": {"subject": {"state": 1}}}}), "spire-server.ca.subject.state"),
         ] {
-            assert_eq!(unknown(values.clone()), [told], "{values}");
+            assert_eq!(unknown(&values), [told], "{values}");
         }
     }
 

@@ -54,7 +54,7 @@ pub enum Phase {
     /// The servers move; the agents stay what they are, even if the chart has something new for them (from chart
     /// 0.18.0 on: until the release is settled again; before, a change to their pods rolls them).
     ///
-    /// The webhook that checks ClusterSPIFFEIDs is lenient meanwhile, as the chart's own pre-upgrade hook makes it:
+    /// The webhook that checks `ClusterSPIFFEID`s is lenient meanwhile, as the chart's own pre-upgrade hook makes it:
     /// it lives in the servers. The hook itself is left out, for it asks for a webhook of the name that the new
     /// chart has, and fails where a name changed.
     Servers,
@@ -294,7 +294,7 @@ mod tests {
     #[test]
     fn what_each_line_of_the_chart_needs() {
         let lab = embedded().unwrap();
-        let mut told = String::new();
+        let mut told = Vec::new();
         let mut before = for_chart(&lab, "0.13.0");
         for chart in [
             "0.13.1", "0.13.2", "0.14.0", "0.15.0", "0.15.1", "0.16.0", "0.17.0", "0.17.1", "0.17.2", "0.18.0",
@@ -304,11 +304,11 @@ mod tests {
         ] {
             let values = for_chart(&lab, chart);
             if values != before {
-                told.push_str(&format!("# {chart}\n{}\n\n", difference(&before, &values)));
+                told.push(format!("# {chart}\n{}", difference(&before, &values)));
             }
             before = values;
         }
-        insta::assert_snapshot!(told.trim_end());
+        insta::assert_snapshot!(told.join("\n\n"));
     }
 
     #[test]

@@ -235,8 +235,8 @@ async fn probe(cx: &StepContext, cluster: &Cluster, asked: Asked<'_>, place: &Pl
             return Err(on(Failure::tool(format!("the pod ended: {ended}"))));
         }
         if Instant::now() + LOOK > deadline {
-            let waited = created.elapsed().as_secs();
-            return Err(on(Failure::timeout(format!("no SVID for a new pod within {waited} s: {state}")))
+            let seconds = created.elapsed().as_secs();
+            return Err(on(Failure::timeout(format!("no SVID for a new pod within {seconds} s: {state}")))
                 .next("`coastal logs agent` shows what the agents say"));
         }
         cx.progress(format!("probe on {}: {state}", place.node));

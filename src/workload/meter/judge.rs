@@ -1,5 +1,7 @@
 //! Whether what a pod held at a moment was valid then.
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Timestamp};
 
 use super::report::Cause;
@@ -29,28 +31,9 @@ pub(super) struct Judge<'a> {
 }
 
 impl<'a> Judge<'a> {
-    /// What is so of a pod at that moment.
-    pub(super) fn state(&self, pod: &Timeline<'a>, at: Timestamp) -> State<'a> {
-        match pod.hold(at) {
-            Hold::Absent => State::Absent,
-            Hold::Nothing { since } => State::Waiting { since: *since },
-            Hold::Unknown { why, waiting } => State::Unknown { why: why.clone(), waiting: *waiting },
-            Hold::Svids(svids) => {
-                let mut best = None;
-                for svid in self.candidates(svids) {
-                    let state = self.svid(pod, svids, svid, at);
-                    match (&state, &best) {
-                        (State::Valid, _) => return State::Valid,
-                        (State::Unknown { .. }, Some(State::Invalid(_))) | (_, None) => best = Some(state),
-                        _ => {}
-                    }
-                }
-                best.unwrap_or_else(|| {
-                    let spiffe_id = svids.first().map(|svid| svid.spiffe_id.clone()).unwrap_or_default();
-                    State::Invalid(Cause::OtherIdentity { spiffe_id })
-                })
-            }
-        }
+    /// The pods at that moment.
+    pub(super) fn at(&self, at: Timestamp) -> Moment<'_, 'a> {
+        Moment { judge: self, at, trusted: BTreeMap::new() }
     }
 
     /// The SVIDs of an update that would do: those of the expected identity, or the default one.
@@ -64,28 +47,14 @@ impl<'a> Judge<'a> {
         })
     }
 
-    fn svid(&self, pod: &Timeline<'a>, together: &[&Update], svid: &'a Update, at: Timestamp) -> State<'a> {
-        if at < svid.not_before {
-            return State::Invalid(Cause::NotYetValid);
-        }
-        if at >= svid.not_after {
-            return State::Invalid(Cause::Expired);
-        }
-        let Some(anchor) = svid.anchor_key_id.as_deref() else {
-            return unknown("its program does not log which authority its SVID chains to".into());
-        };
-        // The workload has the certificates and we have key ids: its no is final where key ids say yes.
-        if svid.verified == Some(false) && trust(together, anchor) == Some(true) {
-            return State::Invalid(Cause::BadSignature);
-        }
+    /// What all pods together make of SVIDs of that authority: valid, or the first that does not trust it, or else the
+    /// first of which that is not known.
+    fn trusted(&self, anchor: &str, at: Timestamp) -> State<'a> {
         let mut doubt = None;
         for peer in self.pods {
             match self.trusts(peer, anchor, at) {
                 Trust::Yes => {}
                 Trust::No => return State::Invalid(Cause::NotTrustedBy { pod: peer.pod.name.clone() }),
-                Trust::Unknown(_) if std::ptr::eq(peer, pod) => {
-                    doubt.get_or_insert(unknown("its log does not name every authority of its bundle".into()));
-                }
                 Trust::Unknown(why) => {
                     doubt.get_or_insert_with(|| unknown(format!("whether {} trusts it: {why}", peer.pod.name).into()));
                 }
@@ -103,19 +72,72 @@ impl<'a> Judge<'a> {
         }
         let from = at.checked_sub(self.tolerance).unwrap_or(Timestamp::MIN);
         let to = at.checked_add(self.tolerance).unwrap_or(Timestamp::MAX);
-        let mut trust_ = Trust::No;
+        let mut so_far = Trust::No;
         for hold in peer.holds_within(from, to) {
             match hold {
                 Hold::Absent | Hold::Nothing { .. } => {}
-                Hold::Unknown { why, .. } => trust_ = Trust::Unknown(why.clone()),
+                Hold::Unknown { why, .. } => so_far = Trust::Unknown(why.clone()),
                 Hold::Svids(svids) => match trust(svids, anchor) {
                     Some(true) => return Trust::Yes,
                     Some(false) => {}
-                    None => trust_ = Trust::Unknown("its log does not name every authority of its bundle".into()),
+                    None => so_far = Trust::Unknown("its log does not name every authority of its bundle".into()),
                 },
             }
         }
-        trust_
+        so_far
+    }
+}
+
+/// The pods at a moment.
+pub(super) struct Moment<'j, 'a> {
+    judge: &'j Judge<'a>,
+    at: Timestamp,
+    /// By authority: nearly all SVIDs of a moment are of the same few.
+    trusted: BTreeMap<&'a str, State<'a>>,
+}
+
+impl<'a> Moment<'_, 'a> {
+    /// What is so of a pod.
+    pub(super) fn state(&mut self, pod: &Timeline<'a>) -> State<'a> {
+        match pod.hold(self.at) {
+            Hold::Absent => State::Absent,
+            Hold::Nothing { since } => State::Waiting { since: *since },
+            Hold::Unknown { why, waiting } => State::Unknown { why: why.clone(), waiting: *waiting },
+            Hold::Svids(svids) => {
+                let mut best = None;
+                for svid in self.judge.candidates(svids) {
+                    let state = self.svid(svids, svid);
+                    match (&state, &best) {
+                        (State::Valid, _) => return State::Valid,
+                        (State::Unknown { .. }, Some(State::Invalid(_))) | (_, None) => best = Some(state),
+                        _ => {}
+                    }
+                }
+                best.unwrap_or_else(|| {
+                    let spiffe_id = svids.first().map(|svid| svid.spiffe_id.clone()).unwrap_or_default();
+                    State::Invalid(Cause::OtherIdentity { spiffe_id })
+                })
+            }
+        }
+    }
+
+    /// What an SVID is worth; `together` is the update that it came with.
+    fn svid(&mut self, together: &[&Update], svid: &'a Update) -> State<'a> {
+        if self.at < svid.not_before {
+            return State::Invalid(Cause::NotYetValid);
+        }
+        if self.at >= svid.not_after {
+            return State::Invalid(Cause::Expired);
+        }
+        let Some(anchor) = svid.anchor_key_id.as_deref() else {
+            return unknown("its program does not log which authority its SVID chains to".into());
+        };
+        // The workload has the certificates and we have key ids: its no is final where key ids say yes.
+        if svid.verified == Some(false) && trust(together, anchor) == Some(true) {
+            return State::Invalid(Cause::BadSignature);
+        }
+        let (judge, at) = (self.judge, self.at);
+        self.trusted.entry(anchor).or_insert_with(|| judge.trusted(anchor, at)).clone()
     }
 }
 

@@ -11,7 +11,8 @@
 //!
 //! **When an SVID is valid**: it is of the expected identity, within its dates, and the authority that its chain leads
 //! to is in the bundle of every pod that holds one at that moment, its own included. The log has key ids, not
-//! certificates; signatures were checked by the workload itself when the SVID arrived ([`Update::verified`]).
+//! certificates; signatures were checked by the workload itself when the SVID arrived ([`Update::verified`]). That an
+//! authority in a bundle is past its own dates need not be looked for: SPIRE issues no SVID that outlives its authority.
 //!
 //! **Clocks**: dates are compared with the clock of the pod that holds the SVID, as any verifier does, without
 //! tolerance. Bundles of different pods are compared across processes and nodes: there a pod counts as trusting what

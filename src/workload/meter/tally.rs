@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::judge::{Judge, State};
+use super::judge::{Judge, Moment, State};
 use super::report::{
     Cause, Figure, Gap, Issuers, Lost, NewPods, PodReport, Report, SCHEMA, Silence, Total, Unknown, Verdict,
 };
@@ -21,9 +21,16 @@ pub fn measure(observation: &Observation) -> Report {
     let timelines: Vec<Timeline<'_>> = pods.into_iter().map(|pod| Timeline::of(pod, window.end)).collect();
     let tolerance = observation.tolerance.max(SignedDuration::ZERO);
     let judge = Judge { pods: &timelines, spiffe_id: observation.spiffe_id.as_deref(), tolerance };
-    let moments = moments(&judge, window);
     let there = timelines.iter().filter(|timeline| timeline.lives.is_empty() || lives_in(timeline, window));
-    let pods: Vec<PodReport> = there.map(|timeline| Tally::of(&judge, timeline, window, &moments).report()).collect();
+    let mut tallies: Vec<Tally<'_, '_>> = there.map(|timeline| Tally::of(&judge, timeline, window)).collect();
+    let moments = moments(&judge, window);
+    for (begin, end) in moments.iter().zip(moments.iter().skip(1)) {
+        let mut moment = judge.at(*begin);
+        for tally in &mut tallies {
+            tally.span(&mut moment, *begin, *end);
+        }
+    }
+    let pods: Vec<PodReport> = tallies.into_iter().map(Tally::report).collect();
     let total = total(observation, &judge, &pods);
     let verdict = match &total.no_valid_svid_ms {
         figure if figure.at_least() > 0 => Verdict::Broken,
@@ -47,7 +54,7 @@ fn lives_in(timeline: &Timeline<'_>, window: Window) -> bool {
 
 /// The moments of the window from which on something may be different for any pod, the window's own ends included.
 fn moments(judge: &Judge<'_>, window: Window) -> Vec<Timestamp> {
-    let mut moments = BTreeSet::from([window.start, window.end]);
+    let mut moments = vec![window.start, window.end];
     for timeline in judge.pods {
         moments.extend(timeline.links.iter().map(|(from, _)| *from));
         for (from, hold) in &timeline.holds {
@@ -58,7 +65,10 @@ fn moments(judge: &Judge<'_>, window: Window) -> Vec<Timestamp> {
             }
         }
     }
-    moments.into_iter().filter(|at| (window.start..=window.end).contains(at)).collect()
+    moments.retain(|at| (window.start..=window.end).contains(at));
+    moments.sort_unstable();
+    moments.dedup();
+    moments
 }
 
 /// One pod's sums.
@@ -76,8 +86,8 @@ struct Tally<'j, 'a> {
 }
 
 impl<'j, 'a> Tally<'j, 'a> {
-    fn of(judge: &'j Judge<'a>, timeline: &'j Timeline<'a>, window: Window, moments: &[Timestamp]) -> Self {
-        let mut tally = Tally {
+    fn of(judge: &'j Judge<'a>, timeline: &'j Timeline<'a>, window: Window) -> Self {
+        Tally {
             judge,
             timeline,
             window,
@@ -87,16 +97,12 @@ impl<'j, 'a> Tally<'j, 'a> {
             waits: Vec::new(),
             unknowns: Vec::new(),
             wait_unknown: None,
-        };
-        for (begin, end) in moments.iter().zip(moments.iter().skip(1)) {
-            tally.span(*begin, *end);
         }
-        tally
     }
 
     /// A span in which nothing changes.
-    fn span(&mut self, begin: Timestamp, end: Timestamp) {
-        match self.judge.state(self.timeline, begin) {
+    fn span(&mut self, moment: &mut Moment<'_, 'a>, begin: Timestamp, end: Timestamp) {
+        match moment.state(self.timeline) {
             State::Absent => return,
             // What starts in the window has its own figure for this.
             State::Waiting { since } if since >= self.window.start => return self.wait(begin, end),

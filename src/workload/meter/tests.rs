@@ -417,6 +417,27 @@ fn the_start_is_as_the_first_line_tells_it() {
     }
 }
 
+/// The kubelet begins a new file when one is full, and gives only the newest.
+#[test]
+fn a_log_that_does_not_begin_with_the_life_is_cut() {
+    let first = |state, after_ms| {
+        let Line::Connection(mut first) = says(160, state) else { unreachable!() };
+        first.after_ms = after_ms;
+        vec![steady("a"), lives("b", vec![Line::Connection(first)])]
+    };
+    let begun = "Broken svid 100 api 100 new 0 [b never received]";
+    let cut = "Unknown svid 0? api 40? new 0 []";
+    for (state, after_ms, expected) in [
+        (Said::NoIdentity, 160_000, begun),
+        (Said::NoIdentity, 101_000, begun),
+        (Said::NoIdentity, 99_000, cut),
+        (Said::Lost, 160_000, cut),
+    ] {
+        let report = measure(&observation(100, 200, first(state, after_ms)));
+        assert_eq!(told(&report), expected, "{state:?} {after_ms}");
+    }
+}
+
 #[test]
 fn a_clock_that_was_set_back_stands_still() {
     let lines = vec![says(1, Said::Following), update(150, 1, 10, "A", &["A"]), update(120, 2, 900, "A", &["A"])];

@@ -10,6 +10,9 @@ use crate::workload::record::{Connection, Line, State, Update};
 /// A life that has logged nothing is one whose log means nothing to us, unless it has only just begun.
 const JUST_STARTED: SignedDuration = SignedDuration::from_secs(5);
 
+/// No program takes so long from its container's start to its own.
+const SLOWEST_START: SignedDuration = SignedDuration::from_secs(60);
+
 /// Why something is not known, as a user reads it.
 pub(super) type Why<'a> = Cow<'a, str>;
 
@@ -149,6 +152,9 @@ impl<'a> Reader<'a> {
             life.lines.iter().find_map(|line| if let Line::Update(update) = line { Some(update) } else { None });
         let cut = match first {
             Some(update) if update.sequence != 1 => Some("the beginning of its log is gone"),
+            _ if life.lines.first().is_some_and(|line| is_later(line, life.started_at)) => {
+                Some("the beginning of its log is gone")
+            }
             _ if !life.whole => Some("the beginning of its log was not read"),
             _ => None,
         };
@@ -244,6 +250,13 @@ impl<'a> Reader<'a> {
         self.links.push((end, Link::Absent));
         self.now = end;
     }
+}
+
+/// Whether a line cannot be the first of the life that started then.
+fn is_later(line: &Line, started: Timestamp) -> bool {
+    let Line::Connection(connection) = line else { return false };
+    connection.state == State::Lost
+        || started_by(connection).is_some_and(|told| told.duration_since(started) > SLOWEST_START)
 }
 
 /// When the process started, by its first line.
