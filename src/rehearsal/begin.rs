@@ -107,7 +107,7 @@ async fn bring(cluster: &Cluster, begin: &Begin, values: &Value) -> Result<(), F
         })
     };
     let chart = known("spire", &version)?;
-    cluster.spire().begin(settled_row(begin.server(), begin.schema, begin.code_version.as_ref()));
+    cluster.spire().begin(&settled_row(begin.server(), begin.schema, begin.code_version.as_ref()));
     let wanted = |name: &str, chart: Chart, values: Value| Wanted {
         name: name.to_owned(),
         namespace: now.namespace.clone(),
@@ -134,7 +134,9 @@ async fn bring(cluster: &Cluster, begin: &Begin, values: &Value) -> Result<(), F
     for object in &now.manifest {
         store.delete(&Key::of(object), Propagation::Background);
     }
-    release::history(store, &now.namespace, &now.name).iter().for_each(|old| old.forget(store));
+    for old in release::history(store, &now.namespace, &now.name) {
+        old.forget(store);
+    }
     until(|| sets.iter().all(|key| of_set(store, key).is_empty())).await;
     revise(store, wanted(&now.name, chart, values.clone())).await.map_err(failed)?;
     let servers = sets.iter().find(|key| key.kind == "StatefulSet");

@@ -156,9 +156,8 @@ fn sum_up(objects: &mut [Value]) {
         .iter()
         .filter(|object| text(object, "/kind") == "ConfigMap")
         .map(|map| {
-            let digest = Sha256::digest(map["data"].to_string());
-            let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-            (text(map, "/metadata/name").to_owned(), hex.into())
+            let sum = crate::spire::hex(&Sha256::digest(map["data"].to_string()));
+            (text(map, "/metadata/name").to_owned(), sum.into())
         })
         .collect();
     for object in objects {

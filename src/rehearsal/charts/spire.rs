@@ -158,9 +158,9 @@ pub(super) fn set_derived(chart: &Chart, scope: &mut Value, release: &str, names
     let camel = chart.is_since("0.24.0");
     let or = |first: &str, second: &str| if first.is_empty() { second.to_owned() } else { first.to_owned() };
     let server = or(word(scope, "spire-server.namespaceOverride"), namespace);
-    let notified =
+    let notifier_ns =
         word(scope, &format!("spire-server.notifier.{}.namespace", if camel { "k8sBundle" } else { "k8sbundle" }));
-    let published = or(word(scope, "spire-server.bundlePublisher.k8sConfigMap.namespace"), &server);
+    let publisher_ns = or(word(scope, "spire-server.bundlePublisher.k8sConfigMap.namespace"), &server);
     let publishes = chart.is_since("0.26.0") && is_set(get(scope, "spire-server.bundlePublisher.k8sConfigMap.enabled"));
     let notifies = !chart.is_since("0.26.0") || is_set(get(scope, "spire-server.notifier.k8sBundle.enabled"));
     let ns = json!({
@@ -169,8 +169,8 @@ pub(super) fn set_derived(chart: &Chart, scope: &mut Value, release: &str, names
         "csi": or(word(scope, "spiffe-csi-driver.namespaceOverride"), namespace),
         "frontend": or(word(scope, "tornjak-frontend.namespaceOverride"), namespace),
         // Where the right to write the bundle is given, which from 0.26.0 on need not be where it is written.
-        "bundle": or(notified, if publishes { &published } else { &server }),
-        "published": published,
+        "bundle": or(notifier_ns, if publishes { &publisher_ns } else { &server }),
+        "published": publisher_ns,
     });
     let subject = |new: &str, old: &str| {
         word(

@@ -28,7 +28,7 @@ struct CutOff {
 
 impl CutOff {
     /// Whoever was killed writes nothing down any more.
-    fn is_forgotten(mut self) {
+    fn forget(mut self) {
         self.release = None;
     }
 
@@ -160,7 +160,7 @@ pub(in crate::rehearsal) async fn revise(store: &Store, wanted: Wanted) -> Resul
             Ok(release)
         }
         Err(Failed::Killed) => {
-            work.is_forgotten();
+            work.forget();
             Err(Failed::Killed)
         }
         Err(Failed::Words(words)) => {

@@ -41,7 +41,7 @@ fn behind(store: &Store, (host, port): &(String, String)) -> Vec<Arc<Value>> {
     let Some((service, namespace)) = host.split_once('.') else { return Vec::new() };
     let namespace = namespace.split('.').next().unwrap_or(namespace);
     let Some(service) = store.shared(&Key::new("v1", "Service", namespace, service)) else { return Vec::new() };
-    if !items(&service, "/spec/ports").any(|open| open["port"].to_string() == *port) {
+    if !items(&service, "/spec/ports").any(|open| port.parse().is_ok_and(|port: u64| open["port"] == port)) {
         return Vec::new();
     }
     let mut all = store.list_shared("v1", "Pod", Some(namespace));

@@ -185,7 +185,7 @@ impl Spire {
     }
 
     /// As if it had always been so: the database holds this row, and the journals of all servers.
-    pub(super) fn begin(&mut self, row: (u32, String)) {
+    pub(super) fn begin(&mut self, row: &(u32, String)) {
         for database in self.databases.values_mut().filter(|database| database.migrations.is_some()) {
             database.migrations = Some(row.clone());
             let kept = self.disks.iter().filter_map(|(home, disk)| Some((home.clone(), disk.journal.clone()?)));
