@@ -68,7 +68,7 @@ fn server(cluster: &Cluster, process: &Process<'_>, pod: &Value, container: &Val
         process.err("Error: server is unhealthy: unable to determine health");
         return Err(inner_exit(process, 1));
     }
-    let found = up.and_then(|server| Some((spire.databases.get(&server.database)?, server)));
+    let found = up.and_then(|(_, server)| Some((spire.databases.get(&server.database)?, server)));
     let Some((database, server)) = found else {
         process.err("Error: rpc error: code = Unavailable desc = connection error: desc = \"transport: Error while dialing: dial unix /tmp/spire-server/private/api.sock: connect: no such file or directory\"");
         return Err(inner_exit(process, 1));
