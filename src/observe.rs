@@ -78,7 +78,7 @@ pub async fn seen(cx: &StepContext, live: &Live) -> Result<Seen, Failure> {
     let (schema, code_version) = steps::database::migrations(cx).await.map_err(|failure| {
         failure
             .context("the data store must answer before SPIRE's versions are changed")
-            .next("`coastal status` shows what does not answer; `coastal deploy-database` mends what is missing")
+            .next("`coastal deploy-database` mends what is missing")
     })?;
     let mut servers = live.server_versions();
     if servers.is_empty() {
