@@ -167,8 +167,8 @@ impl Breach {
             Breach::ChartValues { .. } => format!("choose a chart from {} on", charts::OLDEST_WITH_VALUES),
             Breach::ChartOneMinor { from, to } => {
                 match charts::waypoints(*from, *to).into_iter().rev().find(|chart| from.is_within_one_minor(*chart)) {
-                    Some(next) => format!("go by way of chart {next}, or say that it may be skipped"),
-                    None => "go one minor version at a time, or say that it may be skipped".to_owned(),
+                    Some(next) => format!("go by way of chart {next}, or have the rule skipped"),
+                    None => "go one minor version of the chart at a time, or have the rule skipped".to_owned(),
                 }
             }
             Breach::ChartBound { chart, release, accepts } => bound_way_out(*chart, *release, accepts),
@@ -190,9 +190,7 @@ fn bound_way_out(chart: Chart, release: Release, accepts: &Accepts) -> String {
         (None, _) => format!("keep the {component}s where they are"),
     };
     match chart_moves {
-        Some(other) => {
-            format!("{images_move}, or the chart to {other} before (`--chart {other}`, or `--chart follow`)")
-        }
+        Some(other) => format!("{images_move}, or the chart to {other} before: `--chart {other}`"),
         None => images_move,
     }
 }

@@ -19,8 +19,9 @@ use serde::ser::{SerializeStruct, Serializer};
 use crate::spire::charts::{Chart, Component};
 use crate::spire::releases::Release;
 
-pub(crate) use breach::Breach;
+pub(crate) use breach::{Breach, violations};
 pub use rules::{RuleId, Violation};
+pub(crate) use seen::chart_unpublished;
 pub use seen::{Seen, Target};
 pub use start::{Row, StartOutcome, server_start, server_start_unmigrated};
 
@@ -105,7 +106,8 @@ impl State {
                 state.row = start::after(*release, &self.row).unwrap_or(state.row);
                 state.servers = vec![*release];
             }
-            Step::Agents(release) => state.agents = vec![*release],
+            // Where there are no agents, none appear.
+            Step::Agents(release) => state.agents.iter_mut().for_each(|agent| *agent = *release),
             Step::Chart(chart) => state.chart = Some(*chart),
             Step::Restore { release, row } => {
                 state.row = start::after(*release, row).unwrap_or_else(|| row.clone());
@@ -113,6 +115,7 @@ impl State {
                 state.servers = vec![*release];
             }
         }
+        state.agents.dedup();
         state
     }
 }
