@@ -147,7 +147,7 @@ enum Command {
     PatchMonitors,
     /// Remove the workload and the database
     TearDown,
-    /// Take SPIRE to another version, up or down, along legal hops
+    /// Take SPIRE up or down to another version, by legal hops
     #[command(visible_alias = "downgrade")]
     Upgrade(upgrade::UpgradeArgs),
     /// Print the exports that point kubectl and helm at the lab: `eval "$(coastal env)"`

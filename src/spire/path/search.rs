@@ -107,7 +107,11 @@ impl<'a> Search<'a> {
         };
         let around = u16::from(wide);
         let mut versions = releases::waypoints(low.line().saturating_sub(around), high.line() + around);
+        // Where something runs already, nothing has to move there that the chart might not take.
+        versions.extend(state.agents().iter().chain(servers));
         versions.retain(|release| (wide || (low..=high).contains(release)) && *release != target);
+        versions.sort_unstable();
+        versions.dedup();
         versions.push(target);
         let charts = match (state.chart(), quest.chart) {
             (Some(from), Some(to)) if wide => around_both(from, to),
@@ -351,8 +355,8 @@ impl<'a> Search<'a> {
                 let row = if servers_move { start::after(to, view.row) } else { Some(view.row.clone()) };
                 return row.map(|row| (Move::Images { to, servers_first }, row)).into_iter().collect();
             }
-            let ahead = |breach: &Breach| matches!(breach, Breach::SchemaAhead { .. });
-            if !servers_first && broken.iter().all(ahead) {
+            let down = view.servers.iter().all(|server| *server > to);
+            if down && !servers_first && broken.iter().all(|breach| matches!(breach, Breach::SchemaAhead { .. })) {
                 return self.backups_for(to).map(|(backup, row)| (Move::Restore { to, backup }, row)).collect();
             }
         }
