@@ -15,4 +15,5 @@ mod readme;
 mod real_world;
 mod rehearsed;
 mod support;
+mod upgrade;
 mod upgrade_plan;
