@@ -7,6 +7,7 @@
 mod continuity;
 mod explain;
 mod failure;
+mod hops;
 mod json;
 mod plain;
 mod plan;
@@ -34,6 +35,7 @@ use crate::engine::Sink;
 use crate::error::Failure;
 use crate::observe::Status;
 use crate::plan::Plan;
+use crate::spire::path::Outcome;
 
 pub use terminal::{Format, Progress, Surroundings, Terminal, Wishes};
 
@@ -138,6 +140,23 @@ impl Ui {
                 _ => "coastal up",
             };
             self.next(&[next.to_owned()]);
+        }
+    }
+
+    /// The judgement of a change of versions, as the result of `upgrade --plan`.
+    pub fn upgrade(&self, outcome: &Outcome) {
+        if self.is_json() {
+            self.document(outcome);
+        } else {
+            self.out.write(&hops::render(outcome, self.terminal.table_width, self.out_style()));
+            self.next(&hops::next(outcome));
+        }
+    }
+
+    /// The same on standard error, before it is carried out. With JSON the plan of the run says it.
+    pub fn announce(&self, outcome: &Outcome) {
+        if !self.is_json() {
+            self.err.write(&hops::render(outcome, self.terminal.table_width, self.err_style()));
         }
     }
 

@@ -15,3 +15,4 @@ mod readme;
 mod real_world;
 mod rehearsed;
 mod support;
+mod upgrade_plan;
