@@ -47,7 +47,9 @@ pub(super) async fn run(
         }
         (Answer::Refused, _) => return Err(refusal(&outcome)),
         // The versions are right, but what should run is not what runs: an earlier change stopped half-way.
-        (Answer::NothingToDo, Target::Known(release)) if !live.is_settled() => vec![settling(&live, release.version().clone())],
+        (Answer::NothingToDo, Target::Known(release)) if !live.is_settled() => {
+            vec![settling(&live, release.version().clone())]
+        }
         (Answer::NothingToDo, _) => Vec::new(),
         (Answer::Allowed, _) => outcome.hops.clone(),
     };
