@@ -34,6 +34,22 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Replaces a file that is the user's by `bytes`, through a temporary file beside it; its mode stays.
+///
+/// # Errors
+/// It cannot be written.
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| io_failure("write", path, &error);
+    // Behind a link lies the file that is meant.
+    let real = path.canonicalize().map_err(failed)?;
+    let permissions = std::fs::metadata(&real).map_err(failed)?.permissions();
+    let mut file = tempfile::NamedTempFile::new_in(real.parent().unwrap_or(Path::new("."))).map_err(failed)?;
+    file.as_file().set_permissions(permissions).map_err(failed)?;
+    file.write_all(bytes).map_err(failed)?;
+    file.persist(&real).map_err(|error| failed(error.error))?;
+    Ok(())
+}
+
 /// Removes a file; one that is not there is fine.
 ///
 /// # Errors

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::config::Lab;
 use crate::kube::Cluster;
+use crate::plan::Change;
 use crate::world::World;
 
 /// The lab, its world, its files, and its cluster once it was reached and proven.
@@ -17,6 +18,8 @@ pub struct Session {
     pub paths: Paths,
     /// Where `build-load-image DIR` finds its Dockerfile; absent for every other command.
     pub dockerfile: Option<PathBuf>,
+    /// The change of SPIRE's versions that is carried out; absent for every command but `upgrade`.
+    pub change: Option<Change>,
     /// Set once the cluster was reached and proven to be the lab's.
     pub cluster: OnceLock<Cluster>,
 }
@@ -25,13 +28,19 @@ impl Session {
     /// A session that has touched nothing yet.
     #[must_use]
     pub fn new(lab: Lab, world: World, paths: Paths) -> Arc<Self> {
-        Arc::new(Session { lab, world, paths, dockerfile: None, cluster: OnceLock::new() })
+        Arc::new(Session { lab, world, paths, dockerfile: None, change: None, cluster: OnceLock::new() })
     }
 
     /// A session whose workload image is built from a Dockerfile.
     #[must_use]
     pub fn with_dockerfile(lab: Lab, world: World, paths: Paths, directory: PathBuf) -> Arc<Self> {
-        Arc::new(Session { lab, world, paths, dockerfile: Some(directory), cluster: OnceLock::new() })
+        Arc::new(Session { lab, world, paths, dockerfile: Some(directory), change: None, cluster: OnceLock::new() })
+    }
+
+    /// A session that carries out a change of SPIRE's versions.
+    #[must_use]
+    pub fn with_change(lab: Lab, world: World, paths: Paths, change: Change) -> Arc<Self> {
+        Arc::new(Session { lab, world, paths, dockerfile: None, change: Some(change), cluster: OnceLock::new() })
     }
 }
 
@@ -89,6 +98,12 @@ impl Paths {
     #[must_use]
     pub fn images(&self) -> PathBuf {
         self.state.join("images")
+    }
+
+    /// Dumps of the data store.
+    #[must_use]
+    pub fn dumps(&self) -> PathBuf {
+        self.state.join("dumps")
     }
 
     /// One directory per run: `plan.json`, `events.jsonl`.

@@ -79,11 +79,27 @@ async fn run_in(
     }
     let _lock = lock(outside, line)?;
     let plan = plan::build(&session.lab, goal, None);
+    let next = goal.next(&session.lab);
+    carry_out(&session, &plan, next, ui, line, outside).await
+}
+
+/// Runs the plan, journaled and shown. The caller holds the lock.
+///
+/// # Errors
+/// There can be no journal.
+pub(super) async fn carry_out(
+    session: &Arc<Session>,
+    plan: &Plan,
+    next: Vec<String>,
+    ui: &Ui,
+    line: &str,
+    outside: &Outside,
+) -> Result<ExitCode, Failure> {
     let (journal, run) = Journal::create(&session.paths.runs(), line, session.world.clock.now())?;
     let journal = Arc::new(journal);
     let renderer = ui.renderer(Some(journal.directory().to_owned()));
     let sink = Arc::new(Tee(vec![Arc::clone(&journal) as Arc<dyn engine::Sink>, renderer]));
-    let code = execute(&session, &plan, goal, run, line, sink, outside).await;
+    let code = execute(session, plan, next, run, line, sink, outside).await;
     if let Some(trouble) = journal.trouble() {
         ui.warning(&trouble);
     }
@@ -94,7 +110,7 @@ async fn run_in(
 pub async fn execute(
     session: &Arc<Session>,
     plan: &Plan,
-    goal: Goal,
+    next: Vec<String>,
     run: String,
     line: &str,
     sink: Arc<dyn engine::Sink>,
@@ -104,7 +120,7 @@ pub async fn execute(
         run,
         command: line.to_owned(),
         coastal: env!("CARGO_PKG_VERSION").to_owned(),
-        next_ok: goal.next(&session.lab),
+        next_ok: next,
         resume: Some(format!("coastal {line}")),
     };
     let emitter = Emitter::new(Arc::clone(&session.world.clock), sink);
@@ -112,7 +128,7 @@ pub async fn execute(
     result.code()
 }
 
-fn lock(outside: &Outside, line: &str) -> Result<Lock, Failure> {
+pub(super) fn lock(outside: &Outside, line: &str) -> Result<Lock, Failure> {
     files::private_dir(outside.paths.state())?;
     Lock::acquire(&outside.paths.lock(), line, outside.world.clock.now())
 }

@@ -1,5 +1,6 @@
 //! The command line: what can be asked for, and the one call that each command leads to.
 
+mod change;
 mod env;
 mod goal;
 mod init;
@@ -8,6 +9,7 @@ mod outside;
 mod plan;
 mod rehearse;
 mod status;
+mod upgrade;
 mod workload;
 
 use std::ffi::OsString;
@@ -145,6 +147,9 @@ enum Command {
     PatchMonitors,
     /// Remove the workload and the database
     TearDown,
+    /// Take SPIRE to another version, up or down, along legal hops
+    #[command(visible_alias = "downgrade")]
+    Upgrade(upgrade::UpgradeArgs),
     /// Print the exports that point kubectl and helm at the lab: `eval "$(coastal env)"`
     Env,
     /// Show the log of a component
@@ -201,6 +206,7 @@ async fn dispatch(cli: &Cli, ui: &Ui, line: &str) -> Result<ExitCode, Failure> {
         Command::Rehearse(args) => rehearse::run(args, &cli.global, ui, line).await,
         Command::Init(args) => init::run(args, ui),
         Command::Workload(args) => workload::run(args).await,
+        Command::Upgrade(args) if args.state.is_some() => upgrade::judge_file(args, ui),
         command if cli.global.rehearse => {
             rehearse::command(command, &cli.global, ui, line, &rehearse::RehearseArgs::default()).await
         }
@@ -214,17 +220,18 @@ async fn dispatch(cli: &Cli, ui: &Ui, line: &str) -> Result<ExitCode, Failure> {
 /// Runs a command that is about a lab, on whichever world.
 async fn on(command: &Command, global: &Global, ui: &Ui, line: &str, outside: &Outside) -> Result<ExitCode, Failure> {
     match command {
-        Command::Plan(args) => plan::run(args, ui, outside).await,
-        Command::Status => status::run(ui, outside).await,
+        Command::Plan(args) => Box::pin(plan::run(args, ui, outside)).await,
+        Command::Status => Box::pin(status::run(ui, outside)).await,
         Command::Env => Ok(env::run(ui, outside)),
-        Command::Logs(args) => logs::run(args, ui, outside).await,
-        Command::ClusterUp { adopt: true } => goal::adopt(global, ui, line, outside).await,
-        Command::BuildLoadImage { dir: Some(dir) } => goal::build_from(dir, global, ui, line, outside).await,
+        Command::Logs(args) => Box::pin(logs::run(args, ui, outside)).await,
+        Command::ClusterUp { adopt: true } => Box::pin(goal::adopt(global, ui, line, outside)).await,
+        Command::BuildLoadImage { dir: Some(dir) } => Box::pin(goal::build_from(dir, global, ui, line, outside)).await,
+        Command::Upgrade(args) => Box::pin(change::run(args, global, ui, line, outside)).await,
         Command::Init(_) | Command::Rehearse(_) | Command::Workload(_) => {
             Err(Failure::usage("this command is not about a lab, and cannot be rehearsed"))
         }
         other => match goal_of(other) {
-            Some(goal) => goal::run(goal, global, ui, line, outside).await,
+            Some(goal) => Box::pin(goal::run(goal, global, ui, line, outside)).await,
             None => Err(Failure::unexpected(format!("no goal for {other:?}"))),
         },
     }
@@ -257,6 +264,7 @@ fn goal_of(command: &Command) -> Option<Goal> {
         | Command::Rehearse(_)
         | Command::Env
         | Command::Logs(_)
+        | Command::Upgrade(_)
         | Command::Workload(_) => return None,
     })
 }

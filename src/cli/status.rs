@@ -12,7 +12,7 @@ use crate::ui::Ui;
 /// The cluster is not the lab's, or does not answer.
 pub async fn run(ui: &Ui, outside: &Outside) -> Result<ExitCode, Failure> {
     let session = Session::new(outside.lab.clone(), outside.world.clone(), outside.paths.clone());
-    let status = observe::status(&session, &outside.cancel).await?;
+    let status = Box::pin(observe::status(&session, &outside.cancel)).await?;
     ui.status(&status);
     Ok(ExitCode::Ok)
 }

@@ -9,6 +9,7 @@ pub mod quantity;
 mod reader;
 mod resolve;
 mod syntax;
+mod write;
 
 pub use lab::{
     CaSubject, ChartRef, ClusterSpec, DatabaseSpec, Identities, ImageSpec, Lab, ManifestRef, MonitoringSpec, Provider,
@@ -18,6 +19,7 @@ pub use load::{DEFAULT, embedded, load};
 pub use reader::At;
 pub use resolve::WITHOUT_IDENTITIES;
 pub use syntax::duration;
+pub use write::{SpireVersions, write_versions};
 
 #[cfg(test)]
 mod tests;

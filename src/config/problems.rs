@@ -107,7 +107,7 @@ pub fn failure(file: &str, problems: &[Problem]) -> Failure {
 }
 
 /// Of `candidates`, the one that `written` was probably meant to be.
-pub(super) fn nearest<'a>(written: &str, candidates: &[&'a str]) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(written: &str, candidates: &[&'a str]) -> Option<&'a str> {
     let written = written.replace('_', "-").to_lowercase();
     candidates
         .iter()

@@ -130,6 +130,16 @@ impl StepContext {
         self.emit(What::StepRetry { step: self.step, attempt, because });
     }
 
+    /// Hands on what the step has found out, as data.
+    ///
+    /// # Errors
+    /// It cannot be written as JSON: a bug.
+    pub fn report(&self, report: &impl serde::Serialize) -> Result<(), Failure> {
+        let report = serde_json::to_value(report).map_err(|error| Failure::unexpected(error.to_string()))?;
+        self.emit(What::StepReport { step: self.step, report });
+        Ok(())
+    }
+
     /// The last progress or retry that was said.
     #[must_use]
     pub fn last_words(&self) -> Option<String> {

@@ -64,6 +64,13 @@ pub enum What {
         /// E.g. `waiting for spire-server-1: PodInitializing`.
         message: String,
     },
+    /// What the step has found out, as data. Its shape is the step's own, with a `schema` of its own.
+    StepReport {
+        /// Which.
+        step: StepId,
+        /// E.g. the continuity meter's report.
+        report: serde_json::Value,
+    },
     /// A part of the step failed and is tried again.
     StepRetry {
         /// Which.

@@ -47,6 +47,7 @@ fn spans(events: &[Event]) -> BTreeMap<StepId, Span> {
             What::StepRunning { step, .. }
             | What::StepVerifying { step }
             | What::StepProgress { step, .. }
+            | What::StepReport { step, .. }
             | What::StepRetry { step, .. }
             | What::CommandStarted { step, .. } => assert!(open.contains_key(step), "{step} is under way"),
             What::StepSkipped { step, took_ms, .. }

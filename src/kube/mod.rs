@@ -11,6 +11,7 @@ mod error;
 mod logs;
 mod objects;
 mod rollout;
+mod stuck;
 mod wait;
 
 use std::sync::Arc;
@@ -27,6 +28,7 @@ pub use connect::RealConnector;
 pub use diagnose::{describe_pod, is_ready};
 pub use doom::{Doom, Trouble, doom_of};
 pub use error::{api_failure, by_kubectl, look_if_late};
+pub use logs::{LogOf, LogText};
 pub use objects::{differs, label, parse};
 pub use rollout::Rollout;
 pub use wait::{Judgement, Patience};

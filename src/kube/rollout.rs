@@ -108,7 +108,7 @@ fn judge(state: Result<String, String>) -> Judgement<String> {
     }
 }
 
-fn selector_text(selector: &LabelSelector) -> String {
+pub(super) fn selector_text(selector: &LabelSelector) -> String {
     let labels = selector.match_labels.clone().unwrap_or_default();
     labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
 }

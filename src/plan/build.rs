@@ -200,6 +200,8 @@ fn rests_on(step: StepId) -> &'static [StepId] {
         S::Workload => &[S::SpireAgents, S::LoadWorkloadImage],
         S::ChartTests => &[S::SpireServers, S::Tornjak],
         S::IdentityTest => &[S::Workload],
+        // A change of versions orders its own steps: see `change`.
+        S::Hop(_) | S::Continuity => &[],
         S::Repos
         | S::Cluster
         | S::RemoveWorkload
@@ -332,10 +334,11 @@ pub fn command_for(step: StepId) -> &'static str {
         S::RemoveNamespaces | S::RemoveContour | S::RemoveCertManager => "coastal down --keep-cluster",
         S::RemoveCluster => "coastal cluster-down",
         S::ChartTests | S::IdentityTest => "coastal test",
+        S::Hop(_) | S::Continuity => "coastal upgrade",
     }
 }
 
-fn timeout(step: StepId, lab: &Lab) -> u64 {
+pub(super) fn timeout(step: StepId, lab: &Lab) -> u64 {
     let timeouts = &lab.timeouts;
     let time = match step {
         S::Repos | S::FetchCertManager | S::FetchContour | S::FetchPrometheus | S::FetchSpire => timeouts.download,
@@ -349,10 +352,11 @@ fn timeout(step: StepId, lab: &Lab) -> u64 {
         | S::Spire
         | S::SpireAgents
         | S::Tornjak
-        | S::ChartTests => timeouts.rollout,
+        | S::ChartTests
+        | S::Hop(_) => timeouts.rollout,
         // One after the other.
         S::SpireServers => timeouts.rollout * lab.spire.servers.max(1),
-        S::Workload | S::IdentityTest => timeouts.rollout + timeouts.identity,
+        S::Workload | S::IdentityTest | S::Continuity => timeouts.rollout + timeouts.identity,
         // The first five take moments; any of the limits would do.
         S::Tools
         | S::Namespaces
@@ -378,7 +382,7 @@ fn version(chart: &ChartRef) -> String {
     }
 }
 
-fn title(step: StepId, lab: &Lab) -> String {
+pub(super) fn title(step: StepId, lab: &Lab) -> String {
     let spire = &lab.spire;
     let monitoring = || lab.monitoring.as_ref().map_or_else(String::new, |m| version(&m.chart));
     match step {
@@ -416,5 +420,7 @@ fn title(step: StepId, lab: &Lab) -> String {
         S::RemoveCluster => format!("delete cluster {}", lab.cluster.context()),
         S::ChartTests => "run the chart's tests".into(),
         S::IdentityTest => "test the workload's identity".into(),
+        S::Continuity => "add up how long a workload had no valid SVID".into(),
+        S::Hop(hop) => hop.to_string(),
     }
 }

@@ -201,6 +201,12 @@ pub fn explain(step: StepId, lab: &Lab) -> Explanation {
             "The proof that counts: each workload pod holds a valid SVID that chains to the trust bundle.".into(),
             vec![format!("kubectl -n {} logs deployment/{}", workload.namespace, workload.name)],
         ),
+        StepId::Continuity => (
+            "The workload logs each SVID that it receives, and each time that it lost the Workload API: that is added up over the time of the change.".into(),
+            vec![format!("kubectl -n {} logs deployment/{} --since 10m", workload.namespace, workload.name)],
+        ),
+        // What a hop does depends on the hop: the plan of the change says it.
+        StepId::Hop(_) => (String::new(), Vec::new()),
     };
     Explanation { why, by_hand }
 }

@@ -5,6 +5,8 @@
 
 mod build;
 mod catalog;
+mod change;
+mod hop;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,6 +15,8 @@ use serde::{Deserialize, Serialize};
 
 pub use build::{Goal, build, command_for, is_inside_cluster, needs_of};
 pub use catalog::{Explanation, explain};
+pub use change::Change;
+pub use hop::{HopPart, HopStep};
 
 /// What a step does, and its stable identity. The kebab-case form is the id in events, plans and journals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -84,6 +88,11 @@ pub enum StepId {
     ChartTests,
     /// Every workload pod holds a valid SVID of the trust domain, chained to the bundle.
     IdentityTest,
+    /// No workload pod was without a valid SVID since the change began.
+    Continuity,
+    /// A part of one hop of a change of versions.
+    #[serde(untagged)]
+    Hop(HopStep),
 }
 
 impl StepId {

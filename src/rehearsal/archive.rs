@@ -68,7 +68,7 @@ pub(super) fn images(path: &Path) -> Result<Vec<String>, String> {
 pub(super) fn write_chart(chart: &Chart, path: &Path) -> std::io::Result<()> {
     let file = flate2::write::GzEncoder::new(File::create(path)?, flate2::Compression::fast());
     let mut archive = tar::Builder::new(file);
-    for (name, content) in [("Chart.yaml", chart.metadata().as_str()), ("values.yaml", chart.values)] {
+    for (name, content) in chart.files().map_err(std::io::Error::other)? {
         let mut header = tar::Header::new_gnu();
         header.set_size(content.len() as u64);
         header.set_mode(0o644);

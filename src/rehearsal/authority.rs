@@ -13,10 +13,6 @@ use rcgen::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-/// A CA's life (chart 0.13.0: `ca_ttl` 24h).
-const CA_LIFE: SignedDuration = SignedDuration::from_hours(24);
-/// An SVID's life (chart 0.13.0: `default_x509_svid_ttl` 4h).
-const SVID_LIFE: SignedDuration = SignedDuration::from_hours(4);
 /// SPIRE backdates by so much.
 const BACKDATE: SignedDuration = SignedDuration::from_secs(10);
 
@@ -34,6 +30,7 @@ pub(super) struct Authority {
     /// The key follows from it.
     pub(super) seed: String,
     pub(super) issued: Timestamp,
+    pub(super) expires: Timestamp,
     pub(super) trust_domain: String,
     pub(super) subject: Subject,
 }
@@ -48,7 +45,7 @@ impl Authority {
     }
 
     fn params(&self) -> Result<CertificateParams, Trouble> {
-        let mut params = params(&self.seed, &format!("spiffe://{}", self.trust_domain), self.issued, CA_LIFE)?;
+        let mut params = params(&self.seed, &format!("spiffe://{}", self.trust_domain), (self.issued, self.expires))?;
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CountryName, self.subject.country.as_str());
         params.distinguished_name.push(DnType::OrganizationName, self.subject.organization.as_str());
@@ -58,21 +55,19 @@ impl Authority {
         Ok(params)
     }
 
-    /// When it runs out.
-    pub(super) fn expires(&self) -> Timestamp {
-        self.issued + CA_LIFE
-    }
-
-    /// Signs an SVID, in DER; says as well when it runs out. `number` tells the SVIDs of one workload apart.
+    /// Signs an SVID that lives for `life`, but no longer than the authority; in DER. Says as well when it runs out.
+    /// `number` tells the SVIDs of one workload apart.
     pub(super) fn sign(
         &self,
         id: &str,
         workload: &str,
         number: u64,
         now: Timestamp,
+        life: SignedDuration,
     ) -> Result<(Vec<u8>, Timestamp), Trouble> {
         let seed = format!("{}/{workload}/{number}", self.seed);
-        let mut leaf = params(&seed, id, now, SVID_LIFE)?;
+        let expires = (now + life).min(self.expires);
+        let mut leaf = params(&seed, id, (now, expires))?;
         leaf.distinguished_name = DistinguishedName::new();
         leaf.distinguished_name.push(DnType::CountryName, "US");
         leaf.distinguished_name.push(DnType::OrganizationName, "SPIRE");
@@ -82,11 +77,11 @@ impl Authority {
         leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         leaf.use_authority_key_identifier_extension = true;
         let issuer = Issuer::new(self.params()?, key_of(&self.seed)?);
-        Ok((leaf.signed_by(&key_of(&seed)?, &issuer)?.der().to_vec(), now + SVID_LIFE))
+        Ok((leaf.signed_by(&key_of(&seed)?, &issuer)?.der().to_vec(), expires))
     }
 }
 
-fn params(seed: &str, uri: &str, now: Timestamp, life: SignedDuration) -> Result<CertificateParams, Trouble> {
+fn params(seed: &str, uri: &str, (now, expires): (Timestamp, Timestamp)) -> Result<CertificateParams, Trouble> {
     let date =
         |time: Timestamp| time::OffsetDateTime::from_unix_timestamp(time.as_second()).map_err(|_| rcgen::Error::Time);
     let mut params = CertificateParams::default();
@@ -95,7 +90,7 @@ fn params(seed: &str, uri: &str, now: Timestamp, life: SignedDuration) -> Result
     params.serial_number = Some(SerialNumber::from(serial));
     params.subject_alt_names = vec![SanType::URI(uri.try_into()?)];
     params.not_before = date(now - BACKDATE)?;
-    params.not_after = date(now + life)?;
+    params.not_after = date(expires)?;
     Ok(params)
 }
 

@@ -174,7 +174,7 @@ impl Cluster {
             namespace: "default".to_owned(),
             version: past.last().map_or(1, |last| last.version + 1),
             info,
-            chart: chart.into(),
+            chart: (&chart).into(),
             config: Value::Object(serde_json::Map::new()),
             manifest: Vec::new(),
             hooks: Vec::new(),

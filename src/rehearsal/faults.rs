@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use semver::Version;
+
 use crate::error::Failure;
 use crate::tools::{Command, Tool};
 
@@ -46,12 +48,19 @@ pub enum Fault {
     WebhookSlow(Duration),
     /// The data store refuses every login.
     LoginRefused,
-    /// Agents run, but cannot attest.
-    AgentNeverReady,
-    /// Servers end soon after each start.
-    ServerCrashLoop,
+    /// Agents run, but cannot attest; those of one version only, if one is named.
+    AgentNeverReady(Option<String>),
+    /// Servers end soon after each start; those of one version only, if one is named.
+    ServerCrashLoop(Option<String>),
+    /// The data store answers nobody.
+    DatabaseUnreachable,
     /// A helm of so long ago was killed while it installed or upgraded the release `spire`.
     ReleasePending(Duration),
+    /// helm is ended by SIGKILL in the middle of this, once.
+    HelmDiesIn(String),
+    /// Somebody else's helm changes the release a while after ours has: both images are of this version then, or the
+    /// values of the revision before are back. Once.
+    ForeignUpgrade(Option<String>),
     /// URLs that contain this are not there.
     FetchMissing(String),
 }
@@ -84,9 +93,20 @@ impl Fault {
         fault("pull-fails", "[IMAGE]", "images whose name contains this cannot be pulled (all)"),
         fault("webhook-slow", "[SECONDS]", "cert-manager's webhook needs so long to become ready (60)"),
         fault("login-refused", "", "PostgreSQL refuses every login"),
-        fault("agent-never-ready", "", "agents run, but cannot attest"),
-        fault("server-crash-loop", "", "servers end soon after each start"),
+        fault("agent-never-ready", "[VERSION]", "agents (of that version) run, but cannot attest"),
+        fault("server-crash-loop", "[VERSION]", "servers (of that version) end soon after each start"),
+        fault("database-unreachable", "", "PostgreSQL answers nobody"),
         fault("release-pending", "[SECONDS]", "a helm of so long ago was killed amid the release `spire` (3600)"),
+        fault(
+            "helm-dies-in",
+            "[install|upgrade|uninstall]",
+            "helm is ended by SIGKILL in the middle of it, once (upgrade)",
+        ),
+        fault(
+            "foreign-upgrade",
+            "[VERSION]",
+            "somebody else upgrades the release after us, once (back to what it was)",
+        ),
         fault("fetch-404", "[URL]", "URLs that contain this are not there (all)"),
     ];
 
@@ -105,10 +125,13 @@ impl Fault {
             Fault::PullFails(_) => 8,
             Fault::WebhookSlow(_) => 9,
             Fault::LoginRefused => 10,
-            Fault::AgentNeverReady => 11,
-            Fault::ServerCrashLoop => 12,
-            Fault::ReleasePending(_) => 13,
-            Fault::FetchMissing(_) => 14,
+            Fault::AgentNeverReady(_) => 11,
+            Fault::ServerCrashLoop(_) => 12,
+            Fault::DatabaseUnreachable => 13,
+            Fault::ReleasePending(_) => 14,
+            Fault::HelmDiesIn(_) => 15,
+            Fault::ForeignUpgrade(_) => 16,
+            Fault::FetchMissing(_) => 17,
         };
         Self::ALL[index].name
     }
@@ -150,6 +173,10 @@ impl Fault {
             let number = argument.map_or(Ok(otherwise), str::parse);
             number.map(Duration::from_secs).map_err(|_| wrong("it takes a number of seconds".to_owned()))
         };
+        let version = || match argument {
+            Some(text) if Version::parse(text).is_err() => Err(wrong("it takes a version, like 1.8.0".to_owned())),
+            other => Ok(other.map(str::to_owned)),
+        };
         Ok(match name {
             "tool-missing" => Fault::ToolMissing(tool(&text(""))?),
             "tool-old" => Fault::ToolOld(tool(&text(""))?),
@@ -164,13 +191,25 @@ impl Fault {
             "pull-fails" => Fault::PullFails(text("")),
             "webhook-slow" => Fault::WebhookSlow(seconds(60)?),
             "login-refused" => Fault::LoginRefused,
-            "agent-never-ready" => Fault::AgentNeverReady,
-            "server-crash-loop" => Fault::ServerCrashLoop,
+            "agent-never-ready" => Fault::AgentNeverReady(version()?),
+            "server-crash-loop" => Fault::ServerCrashLoop(version()?),
+            "database-unreachable" => Fault::DatabaseUnreachable,
             "release-pending" => Fault::ReleasePending(seconds(3600)?),
+            "helm-dies-in" => match text("upgrade").as_str() {
+                command @ ("install" | "upgrade" | "uninstall") => Fault::HelmDiesIn(command.to_owned()),
+                _ => return Err(wrong("it takes install, upgrade or uninstall".to_owned())),
+            },
+            "foreign-upgrade" => Fault::ForeignUpgrade(version()?),
             "fetch-404" => Fault::FetchMissing(text("")),
             _ => return Err(wrong("no such name".to_owned())),
         })
     }
+}
+
+/// Whether a fault that is about `only` this version, if about one, strikes a program of `version`.
+#[must_use]
+pub fn strikes(only: Option<&str>, version: &Version) -> bool {
+    only.is_none_or(|only| Version::parse(only).is_ok_and(|only| only == *version))
 }
 
 /// The faults of a world.
@@ -192,6 +231,11 @@ impl Faults {
     /// None of that name any more.
     pub fn cure(&mut self, name: &str) {
         self.0.retain(|fault| fault.name() != name);
+    }
+
+    /// The first that is such, which is over with that.
+    pub fn take(&mut self, is: impl Fn(&Fault) -> bool) -> Option<Fault> {
+        self.0.iter().position(is).map(|index| self.0.remove(index))
     }
 
     /// Whether one of them is such.
@@ -239,7 +283,15 @@ mod tests {
 
     #[test]
     fn what_is_no_fault_says_what_there_is() {
-        for written in ["nonsense", "tool-missing", "tool-missing=make", "webhook-slow=soon", "port-taken=70000"] {
+        for written in [
+            "nonsense",
+            "tool-missing",
+            "tool-missing=make",
+            "webhook-slow=soon",
+            "port-taken=70000",
+            "server-crash-loop=newest",
+            "helm-dies-in=test",
+        ] {
             let failure = Fault::parse(written).unwrap_err();
             assert!(failure.message.contains(written), "{}", failure.message);
             assert_eq!(failure.facts.len(), Fault::ALL.len());

@@ -18,6 +18,8 @@ use super::store::Store;
 use super::{State, archive};
 use crate::tools::Tool;
 
+pub(super) use self::install::{Failed, Wanted, revise};
+
 const PINS: [&str; 3] = ["--kubeconfig", "--kube-context", "--namespace"];
 
 pub(super) async fn run(state: &Arc<State>, process: &Process<'_>) -> Ended {
@@ -115,13 +117,13 @@ async fn pull(process: &Process<'_>) -> Ended {
     })?;
     sleep(Duration::from_millis(900)).await;
     let path = Path::new(directory).join(format!("{name}-{version}.tgz"));
-    archive::write_chart(chart, &path)
+    archive::write_chart(&chart, &path)
         .map_err(|error| process.fail(format!("Error: failed to save chart: open {}: {error}", path.display())))
 }
 
 // Charts.
 
-fn chart_at(process: &Process<'_>, path: &str) -> Result<&'static Chart, End> {
+fn chart_at(process: &Process<'_>, path: &str) -> Result<Chart, End> {
     let metadata = archive::chart_metadata(Path::new(path)).map_err(|words| process.fail(format!("Error: {words}")))?;
     let (name, version) = (text(&metadata, "/name"), text(&metadata, "/version"));
     Chart::find(name, version)
@@ -147,17 +149,19 @@ fn template(process: &Process<'_>) -> Ended {
     let chart = chart_at(process, path)?;
     let values = values_of(process, &arguments)?;
     let objects = chart
-        .render(release, arguments.flag("--namespace").unwrap_or("default"), &values)
+        .render(release, arguments.flag("--namespace").unwrap_or("default"), &values, None)
         .map_err(|words| process.fail(format!("Error: {words}")))?;
-    for object in objects.iter().filter(|object| !is_crd(object) || arguments.has("--include-crds")) {
+    for object in objects.iter().filter(|object| !goes_before(&chart, object) || arguments.has("--include-crds")) {
         process.out("---");
         process.out(serde_yaml::to_string(object).map_err(|error| process.fail(error.to_string()))?);
     }
     Ok(())
 }
 
-fn is_crd(object: &Value) -> bool {
-    text(object, "/kind") == "CustomResourceDefinition"
+/// Whether the object is in the chart's directory `crds`: made once, before all else, and no part of the release. Those
+/// of the chart `spire-crds` are ordinary objects.
+fn goes_before(chart: &Chart, object: &Value) -> bool {
+    text(object, "/kind") == "CustomResourceDefinition" && chart.name != "spire-crds"
 }
 
 // Releases.

@@ -2,16 +2,23 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::authority::jwt_key_id;
+use super::authority::{Authority, jwt_key_id};
 use super::cluster::Cluster;
 use super::faults::Fault;
 use super::kubectl::{inner_exit, no_program};
 use super::object::text;
 use super::process::{Ended, Process};
-use super::spire::{Database, Settings, Spire};
+use super::spire::{Database, Journal, Server, dump};
 use super::{pods, spire};
+use crate::spire::cli::X509Authority;
+
+/// The first version that tells which authority is its own.
+const LOCAL_AUTHORITY: semver::Version = semver::Version::new(1, 11, 0);
+/// The first version that knows its agents' versions.
+const VERSION_REPORTED: semver::Version = semver::Version::new(1, 14, 3);
 
 /// Runs `argv` in that container.
 pub(super) fn run(cluster: &Cluster, process: &Process<'_>, pod: &Value, container: &Value, argv: &[&str]) -> Ended {
@@ -21,11 +28,7 @@ pub(super) fn run(cluster: &Cluster, process: &Process<'_>, pod: &Value, contain
     match program {
         "spire-server" if image.contains("spire-server") => server(cluster, process, pod, container, rest),
         "spire-agent" if image.contains("spire-agent") => agent(cluster, process, pod, container, rest),
-        "psql" | "sh" if image.contains("postgres") => postgres(cluster, process, pod, argv),
-        "pg_isready" if image.contains("postgres") => {
-            process.out("/var/run/postgresql:5432 - accepting connections");
-            Ok(())
-        }
+        "psql" | "pg_dump" | "pg_isready" | "sh" if image.contains("postgres") => postgres(cluster, process, pod, argv),
         // The images of SPIRE hold nothing else, not even a shell (facts, section 2).
         _ if image.contains("spiffe/") => Err(no_program(process, cluster, program)),
         _ => Err(process.unknown()),
@@ -56,30 +59,28 @@ fn server(cluster: &Cluster, process: &Process<'_>, pod: &Value, container: &Val
         return Ok(());
     }
     let spire = cluster.spire();
-    let up = spire.is_server_up(&cluster.store, &cluster.faults(), pod);
+    let up = spire.server_up(&cluster.store, &cluster.faults(), pod);
     if let ["healthcheck"] = words.as_slice() {
-        if up {
+        if up.is_some() {
             process.out("Server is healthy.");
             return Ok(());
         }
         process.err("Error: server is unhealthy: unable to determine health");
         return Err(inner_exit(process, 1));
     }
-    let found = up
-        .then(|| Settings::of(&cluster.store, pod))
-        .flatten()
-        .and_then(|settings| Some((database_of(&spire, cluster, pod)?, settings)));
-    let Some((database, settings)) = found else {
+    let found = up.and_then(|(_, server)| Some((spire.databases.get(&server.database)?, server)));
+    let Some((database, server)) = found else {
         process.err("Error: rpc error: code = Unavailable desc = connection error: desc = \"transport: Error while dialing: dial unix /tmp/spire-server/private/api.sock: connect: no such file or directory\"");
         return Err(inner_exit(process, 1));
     };
-    let td = settings.trust_domain.as_str();
+    let td = server.settings.trust_domain.as_str();
     let answer = match words.as_slice() {
         ["entry", "show"] => json!({"entries": entries(database, td), "next_page_token": ""}),
         ["entry", "count"] => json!({"count": database.entries.len()}),
-        ["agent", "list"] => json!({"agents": agents(database, td), "next_page_token": ""}),
+        ["agent", "list"] => json!({"agents": agents(database, server, cluster.store.now()), "next_page_token": ""}),
         ["agent", "count"] => json!({"count": database.agents.len()}),
         ["bundle", "show"] => bundle(database, td),
+        ["localauthority", "x509", "show"] if server.version >= LOCAL_AUTHORITY => authorities(&server.journal),
         _ => return Err(process.unknown()),
     };
     // The texts for people are not modelled: `coastal` asks for JSON.
@@ -90,18 +91,13 @@ fn server(cluster: &Cluster, process: &Process<'_>, pod: &Value, container: &Val
     Ok(())
 }
 
-fn database_of<'a>(spire: &'a Spire, cluster: &Cluster, pod: &Value) -> Option<&'a Database> {
-    let (_, home) = Spire::connection(&cluster.store, pod)?;
-    spire.databases.get(&home)
-}
-
 // JSON of the CLI: facts, section 3.
 
 fn entries(database: &Database, td: &str) -> Vec<Value> {
     let rows = database.entries.iter().map(|(uid, entry)| {
         json!({
             "admin": false, "created_at": entry.created.as_second().to_string(), "dns_names": [], "downstream": false, "expires_at": "0",
-            "federates_with": [], "hint": "", "id": entry.id, "jwt_svid_ttl": 0,
+            "federates_with": [], "hint": entry.hint, "id": entry.id, "jwt_svid_ttl": 0,
             "parent_id": {"path": entry.parent, "trust_domain": td}, "revision_number": "0",
             "selectors": [{"type": "k8s", "value": format!("pod-uid:{uid}")}],
             "spiffe_id": {"path": entry.path, "trust_domain": td}, "store_svid": false, "x509_svid_ttl": 0,
@@ -110,17 +106,28 @@ fn entries(database: &Database, td: &str) -> Vec<Value> {
     rows.collect()
 }
 
-fn agents(database: &Database, td: &str) -> Vec<Value> {
+fn agents(database: &Database, server: &Server, now: Timestamp) -> Vec<Value> {
+    let td = server.settings.trust_domain.as_str();
     let rows = database.agents.iter().map(|(node, agent)| {
-        json!({
+        // An agent renews its own SVID at half of its life, too.
+        let half = agent.svid_ttl.as_secs().max(2) / 2;
+        let renewals = now.duration_since(agent.attested).as_secs() / half;
+        let expires = agent.attested.as_second() + renewals * half + agent.svid_ttl.as_secs();
+        let mut row = json!({
             "attestation_type": "k8s_psat", "banned": false, "can_reattest": true, "id": {"path": agent.path, "trust_domain": td},
             "selectors": [
                 {"type": "k8s_psat", "value": format!("agent_node_uid:{node}")},
                 {"type": "k8s_psat", "value": format!("agent_pod_name:{}", agent.pod)},
                 {"type": "k8s_psat", "value": format!("agent_ns:{}", agent.namespace)},
             ],
-            "x509svid_expires_at": agent.expires.as_second().to_string(), "x509svid_serial_number": "1",
-        })
+            "x509svid_expires_at": expires.to_string(), "x509svid_serial_number": "1",
+        });
+        // Agents report it, and servers show it, from here on (facts, section 3).
+        let reported = semver::Version::parse(&agent.version).is_ok_and(|version| version >= VERSION_REPORTED);
+        if server.version >= VERSION_REPORTED {
+            row["agent_version"] = if reported { agent.version.as_str() } else { "" }.into();
+        }
+        row
     });
     rows.collect()
 }
@@ -133,7 +140,7 @@ fn bundle(database: &Database, td: &str) -> Value {
         .collect();
     let jwt = database.bundle.iter().map(|authority| {
         json!({
-            "expires_at": authority.expires().as_second().to_string(), "key_id": jwt_key_id(&authority.seed),
+            "expires_at": authority.expires.as_second().to_string(), "key_id": jwt_key_id(&authority.seed),
             "public_key": BASE64.encode(&authority.seed),
         })
     });
@@ -141,6 +148,22 @@ fn bundle(database: &Database, td: &str) -> Value {
         "jwt_authorities": jwt.collect::<Vec<_>>(), "refresh_hint": "0", "sequence_number": database.sequence.to_string(),
         "trust_domain": td, "x509_authorities": x509,
     })
+}
+
+/// The slots of a server: the other one holds what is prepared or what is old.
+fn authorities(journal: &Journal) -> Value {
+    let slot = |authority: &Authority| {
+        let asn1 = BASE64.encode(authority.certificate().unwrap_or_default());
+        let id = X509Authority { asn1, tainted: false }.key_id().unwrap_or_default();
+        json!({"authority_id": id, "expires_at": authority.expires.as_second().to_string(), "upstream_authority_subject_key_id": ""})
+    };
+    let mut slots = json!({"active": slot(&journal.active)});
+    for (name, authority) in [("prepared", &journal.prepared), ("old", &journal.old)] {
+        if let Some(authority) = authority {
+            slots[name] = slot(authority);
+        }
+    }
+    slots
 }
 
 fn agent(cluster: &Cluster, process: &Process<'_>, pod: &Value, container: &Value, argv: &[&str]) -> Ended {
@@ -162,29 +185,67 @@ fn agent(cluster: &Cluster, process: &Process<'_>, pod: &Value, container: &Valu
     }
 }
 
-/// `psql`, bare or by way of a shell; the query is what counts.
+/// PostgreSQL's own programs, bare or by way of a shell; the query is what counts.
 fn postgres(cluster: &Cluster, process: &Process<'_>, pod: &Value, argv: &[&str]) -> Ended {
-    let line = argv.join(" ").to_lowercase();
-    if cluster.faults().any(|fault| *fault == Fault::LoginRefused) {
-        process.err("psql: error: connection to server at \"127.0.0.1\", port 5432 failed: FATAL:  password authentication failed for user \"spire\"");
-        return Err(inner_exit(process, 2));
+    let line = argv.join(" ");
+    let (down, locked) = {
+        let faults = cluster.faults();
+        let any = |fault: &Fault| faults.any(|other| other == fault);
+        (any(&Fault::DatabaseUnreachable), any(&Fault::LoginRefused))
+    };
+    if line.contains("pg_isready") {
+        process.out(if down {
+            "/var/run/postgresql:5432 - no response"
+        } else {
+            "/var/run/postgresql:5432 - accepting connections"
+        });
+        return if down { Err(inner_exit(process, 2)) } else { Ok(()) };
+    }
+    let dumps = line.contains("pg_dump");
+    let program = if dumps { "pg_dump" } else { "psql" };
+    if down || locked {
+        let why = if down {
+            "connection to server on socket \"/var/run/postgresql/.s.PGSQL.5432\" failed: No such file or directory\n\tIs the server running locally and accepting connections on that socket?"
+        } else {
+            "connection to server at \"127.0.0.1\", port 5432 failed: FATAL:  password authentication failed for user \"spire\""
+        };
+        process.err(format!("{program}: error: {why}"));
+        return Err(inner_exit(process, if dumps { 1 } else { 2 }));
+    }
+    let home = pods::home(&cluster.store, pod);
+    let mut spire = cluster.spire();
+    if dumps {
+        process.out(dump::write(&spire.databases.entry(home).or_default().clone(), cluster.store.now()));
+        return Ok(());
+    }
+    if !process.stdin().is_empty() {
+        return match dump::read(process.stdin()) {
+            Ok(restored) => {
+                let database = spire.databases.entry(home).or_default();
+                let password = std::mem::take(&mut database.password);
+                *database = Database { password, ..restored };
+                if !line.contains("--quiet") && !line.contains(" -q") {
+                    process.out("SET\nDROP TABLE\nCREATE TABLE\nCOPY 1");
+                }
+                Ok(())
+            }
+            Err(words) => {
+                process.err(format!("psql:<stdin>:1: {words}"));
+                Err(inner_exit(process, 3))
+            }
+        };
     }
     // Only the bare form of the output is modelled: no headings, no alignment.
     let bare = argv.iter().any(|word| word.contains("-tA") || word.contains("-At") || word.contains("--tuples-only"));
-    if !bare {
-        return Err(process.unknown());
-    }
-    if line.contains("select 1") {
+    let query = line.to_lowercase();
+    if bare && query.contains("select 1") {
         process.out("1");
         return Ok(());
     }
-    if !line.contains("migrations") {
+    if !bare || !query.contains("migrations") {
         return Err(process.unknown());
     }
-    let spire = cluster.spire();
-    let Some((schema, version)) =
-        spire.databases.get(&pods::home(&cluster.store, pod)).and_then(|database| database.migrations.as_ref())
-    else {
+    let Some((schema, version)) = spire.databases.get(&home).and_then(|database| database.migrations.as_ref()) else {
         process.err("ERROR:  relation \"migrations\" does not exist");
         return Err(inner_exit(process, 1));
     };

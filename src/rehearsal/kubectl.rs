@@ -30,7 +30,8 @@ pub(super) async fn run(state: &Arc<State>, process: &Process<'_>) -> Ended {
 }
 
 async fn exec(state: &Arc<State>, process: &Process<'_>) -> Ended {
-    let arguments = process.arguments(1, &["--namespace", "--container", "--kubeconfig", "--context"], &[])?;
+    let arguments =
+        process.arguments(1, &["--namespace", "--container", "--kubeconfig", "--context"], &["--stdin", "-i"])?;
     let [_, pod] = arguments.words.as_slice() else { return Err(process.unknown()) };
     let (kubeconfig, context) = (arguments.flag("--kubeconfig"), arguments.flag("--context"));
     let unreachable = |words: String| {

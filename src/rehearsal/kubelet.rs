@@ -9,6 +9,7 @@ use super::cluster::Cluster;
 use super::controllers::{Crash, ImageError, Kubelet, PodFate, Probe, Readiness, is_ready};
 use super::faults::Fault;
 use super::object::{items, number, text};
+use super::store::Key;
 use super::{pods, spire};
 
 /// From a container's creation to its running.
@@ -45,25 +46,22 @@ impl Kubelet for Cluster {
         let faults = self.faults();
         let spire = self.spire();
         if let Some(container) = pods::container(pod, "spire-server") {
-            fate.crash = spire.server_trouble(&self.store, &faults, pod).map(|trouble| Crash {
-                container: text(container, "/name").to_owned(),
-                after: Duration::from_secs(2),
-                code: 1,
-                lines: vec![format!("level=error msg=\"Fatal run error\" error=\"{trouble}\"")],
-            });
+            let trouble = spire.server_trouble(&self.store, &faults, pod);
+            fate.crash = trouble.map(|lines| self.crash(container, lines));
         } else if let Some(container) = spire::agent_container(pod) {
-            // The init container waits until the servers' Service answers, which takes a pod that is Ready.
-            let answers = |pod: &Value| is_ready(pod) && spire.is_server_up(&self.store, &faults, pod);
-            if !pods::all(&self.store).iter().any(|pod| answers(pod)) {
+            let version = spire::version_of(container);
+            // In older charts an init container waits until the servers' Service answers.
+            let waits = items(pod, "/spec/initContainers").any(|init| text(init, "/name") == "init");
+            if waits && !spire.answers(&self.store, &faults, pod) {
                 fate.held_in_init = true;
-            } else if faults.any(|fault| *fault == Fault::AgentNeverReady) {
-                fate.crash = Some(Crash {
-                    container: text(container, "/name").to_owned(),
-                    after: Duration::from_secs(2),
-                    code: 1,
-                    lines: vec!["level=error msg=\"Agent crashed\" error=\"failed to receive attestation response: rpc error: code = Internal desc = failed to attest: nodeattestor(k8s_psat): token not authenticated\"".to_owned()],
-                });
+            } else if let Some(lines) = spire::AgentSettings::refusal(&self.store, pod, &version) {
+                fate.crash = Some(self.crash(container, lines));
+            } else if spire::cannot_attest(&faults, &version) {
+                let line = "level=error msg=\"Agent crashed\" error=\"failed to receive attestation response: rpc error: code = Internal desc = failed to attest: nodeattestor(k8s_psat): token not authenticated\"";
+                fate.crash = Some(self.crash(container, vec![line.to_owned()]));
             }
+        } else if super::workloads::follower(pod).is_some() {
+            // It follows the Workload API for ever, whatever becomes of it when it ends.
         } else if text(pod, "/spec/restartPolicy") == "Never" || is_of_job(pod) {
             fate.ends = Some((JOB, i32::from(!self.succeeds(pod))));
         } else if text(pod, "/metadata/name").starts_with("cert-manager-webhook")
@@ -76,9 +74,15 @@ impl Kubelet for Cluster {
     }
 
     fn probe(&self, pod: &Value) -> Probe {
-        let spire = self.spire();
-        let up = if pods::container(pod, "spire-server").is_some() {
-            spire.is_server_up(&self.store, &self.faults(), pod)
+        let (spire, faults) = (self.spire(), self.faults());
+        let up = if let Some(container) = pods::container(pod, "spire-server") {
+            let started =
+                pods::life(pod, text(container, "/name")).is_some_and(|life| spire.servers.contains_key(&life));
+            // What was fine when the container was made may not be so any more when the server looks at it.
+            if !started && let Some(lines) = spire.server_trouble(&self.store, &faults, pod) {
+                return Probe::Dead(self.crash(container, lines));
+            }
+            spire.server_up(&self.store, &faults, pod).is_some()
         } else {
             spire::agent_container(pod).is_none() || spire.is_agent_up(pod)
         };
@@ -87,6 +91,19 @@ impl Kubelet for Cluster {
 }
 
 impl Cluster {
+    /// A program of SPIRE ends soon after its start, with these last lines.
+    fn crash(&self, container: &Value, lines: Vec<String>) -> Crash {
+        let stamped = |line: String| {
+            if line.starts_with("level=") { format!("time=\"{}\" {line}", self.store.timestamp()) } else { line }
+        };
+        Crash {
+            container: text(container, "/name").to_owned(),
+            after: spire::REFUSES_AFTER,
+            code: 1,
+            lines: lines.into_iter().map(stamped).collect(),
+        }
+    }
+
     /// Sees that the node has the pod's images; says how long that took.
     fn pull(&self, pod: &Value) -> Result<Duration, ImageError> {
         let node = text(pod, "/spec/nodeName");
@@ -126,6 +143,12 @@ impl Cluster {
                 "rpc error: code = Unknown desc = {failed}: failed to do request: Head \"https://{registry}/v2/\": dial tcp: lookup {registry}: no such host"
             ));
         }
+        let of_spire =
+            image.starts_with("ghcr.io/spiffe/spire-server:") || image.starts_with("ghcr.io/spiffe/spire-agent:");
+        let version = semver::Version::parse(pods::tag(image)).ok();
+        if of_spire && version.is_some_and(|version| !spire::is_published(&version)) {
+            return Some(format!("rpc error: code = NotFound desc = {failed}: {image}: not found"));
+        }
         let known = REGISTRIES.iter().any(|prefix| image.starts_with(prefix));
         (!known).then(|| {
             format!("rpc error: code = NotFound desc = {failed}: pull access denied, repository does not exist or may require authorization: server message: insufficient_scope: authorization failed")
@@ -137,6 +160,13 @@ impl Cluster {
         let answers = |image: &str| {
             pods::all(&self.store).iter().any(|pod| is_ready(pod) && pods::container(pod, image).is_some())
         };
+        // What a hook patches has to be there.
+        let args = items(pod, "/spec/containers").flat_map(|container| items(container, "/args"));
+        let args: Vec<&str> = args.filter_map(Value::as_str).collect();
+        if let ["patch", "validatingwebhookconfiguration", name, ..] = args.as_slice() {
+            let kind = "ValidatingWebhookConfiguration";
+            return self.store.shared(&Key::new("admissionregistration.k8s.io/v1", kind, "", name)).is_some();
+        }
         match text(pod, "/metadata/name") {
             name if name.ends_with("-frontend-test-connection") => answers("tornjak-frontend"),
             name if name.ends_with("-tornjak-test-connection") => answers("tornjak-backend"),

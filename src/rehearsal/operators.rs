@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 
 use super::object::{condition, items, set, set_condition, text};
-use super::store::{Change, ChangeKind, Key, Store};
+use super::store::{Change, ChangeKind, Key, Propagation, Store};
 
 /// Follows one change.
 pub(super) fn follow(store: &Store, change: &Change) {
@@ -28,7 +28,9 @@ fn job_done(store: &Store, job: &Value) {
         }
     } else if image.contains("kube-webhook-certgen") && args.contains(&"create") {
         tls_secret(store, namespace, after("--secret-name=").unwrap_or_default(), &["ca", "cert", "key"]);
-    } else if image.contains("rancher/kubectl")
+    } else if let ["delete", "daemonset", name, "-n", namespace] = args.as_slice() {
+        store.delete(&Key::new("apps/v1", "DaemonSet", namespace, name), Propagation::Background);
+    } else if image.contains("kubectl")
         && let ["patch", "validatingwebhookconfiguration", name, .., patch] = args.as_slice()
     {
         let patch: Value = serde_json::from_str(patch).unwrap_or_default();

@@ -7,24 +7,29 @@ use serde_json::Value;
 use super::authority::Authority;
 use super::object::{items, text};
 use super::pods;
-use super::spire::{Pass, Spire};
+use super::spire::{Database, Entry, Pass, Server, Spire};
 use super::store::Store;
 use crate::workload::record::{Connection, Line, SCHEMA, State, Update};
 use crate::workload::svid;
 
-/// From a workload's first try to its SVID, entry and agent being there: agents ask for new entries every 5 s. With
-/// the entry's delay it is 6.6 s from the pod's start (facts, section 9).
-const FIRST_SVID: SignedDuration = SignedDuration::from_millis(5_600);
-/// An agent hears of a change of the bundle at its next sync.
+/// From an entry's creation to an agent's knowing it: agents ask every 5 s.
 const SYNC: SignedDuration = SignedDuration::from_secs(5);
+/// From then to the SVID in the workload's hands. With the entry's delay it is 6.6 s from a new pod's start (facts,
+/// section 9).
+const FETCH: SignedDuration = SignedDuration::from_millis(600);
+/// A workload that has lost its agent looks for it again so soon (`workload::follow`).
+const RECONNECT: SignedDuration = SignedDuration::from_millis(300);
 
 /// A process that follows the Workload API.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Workload {
-    /// Since when it has both an entry and an agent.
-    eligible: Option<Timestamp>,
+    /// Since when it has no agent, or no entry.
+    without: Option<Timestamp>,
     /// What was last said about the connection.
     said: Option<State>,
+    /// Attempts since the last update, and when that was.
+    attempts: u64,
+    updated: Option<Timestamp>,
     /// How many updates it got.
     sequence: u64,
     /// How many SVIDs were signed for it.
@@ -37,58 +42,82 @@ pub(super) struct Workload {
 struct Held {
     der: Vec<u8>,
     renew: Timestamp,
+    /// The entry that it is for.
+    entry: String,
     /// The bundle that came with it.
     bundle: u64,
 }
 
 impl Spire {
-    pub(super) fn workload(&mut self, pass: &mut Pass<'_>, pod: &Value, database: Option<&str>) -> Option<()> {
+    pub(super) fn workload(&mut self, pass: &mut Pass<'_>, pod: &Value) -> Option<()> {
         let container = follower(pod)?;
         let life = pods::life(pod, text(container, "/name"))?;
         let since = self.since(&life, pass.now);
-        let agent = pods::all(pass.store)
-            .into_iter()
-            .any(|agent| agent["spec"]["nodeName"] == pod["spec"]["nodeName"] && self.is_agent_up(&agent));
         let watches = items(container, "/command").any(|word| word == "watch");
         let place =
             Place { store: pass.store, pod, container: text(container, "/name"), watches, now: pass.now, since };
-        let workload = self.workloads.entry(life).or_default();
-        if !agent {
-            let state = if workload.held.is_some() { State::Lost } else { State::Unreachable };
-            workload.held = None;
-            workload.eligible = None;
-            workload.say(&place, state);
+        let mut workload = self.workloads.remove(&life).unwrap_or_default();
+        self.follow(pass, &place, &mut workload);
+        self.workloads.insert(life, workload);
+        Some(())
+    }
+
+    fn follow(&self, pass: &mut Pass<'_>, place: &Place<'_>, workload: &mut Workload) -> Option<()> {
+        let node = text(place.pod, "/spec/nodeName");
+        let Some((life, agent)) = self.agents.iter().find(|(_, agent)| agent.node == node) else {
+            workload.is_alone(pass, place);
             return None;
-        }
-        let database = database.and_then(|home| self.databases.get(home));
-        let entry = database.and_then(|database| database.entries.get(pods::uid(pod)));
-        let (Some(database), Some(entry)) = (database, entry) else {
-            // With the servers away an agent serves on from its cache; without an entry it never had anything.
+        };
+        let server = pass.links.get(life).and_then(|life| self.servers.get(life));
+        let database = server.and_then(|server| Some((server, self.databases.get(&server.database)?)));
+        let Some((server, database)) = database else {
+            // With the servers away an agent serves on from its cache; who is new to it gets nothing.
             if workload.held.is_none() {
-                workload.eligible = None;
-                workload.say(&place, State::NoIdentity);
+                workload.say(place, State::NoIdentity);
             }
             return None;
         };
+        let Some(entry) = database.entries.get(pods::uid(place.pod)) else {
+            let missing = *workload.without.get_or_insert(place.now);
+            if workload.held.is_none() || pass.due(missing + SYNC) {
+                workload.held = None;
+                workload.say(place, State::NoIdentity);
+            }
+            return None;
+        };
+        workload.without = None;
+        // What was there before the agent started, it has asked for before it serves; of what is new it hears later.
+        let is_news = entry.created >= agent.up_since;
         let due = match &workload.held {
-            None => *workload.eligible.get_or_insert(pass.now) + FIRST_SVID,
+            None if is_news => entry.created + SYNC + FETCH,
+            None => agent.up_since.max(place.since) + RECONNECT,
+            Some(held) if held.entry != entry.id => entry.created + SYNC,
             Some(held) if held.bundle != database.sequence => held.renew.min(database.bundle_changed? + SYNC),
             Some(held) => held.renew,
         };
         if !pass.due(due) {
-            if workload.held.is_none() {
-                workload.say(&place, State::NoIdentity);
+            if workload.held.is_none() && is_news {
+                workload.say(place, State::NoIdentity);
             }
             return None;
         }
-        let authority = database.bundle.iter().find(|authority| self.keys.values().any(|key| key == *authority))?;
-        let id = format!("spiffe://{}{}", authority.trust_domain, entry.path);
-        workload.receive(&place, &id, authority, &database.bundle, database.sequence)
+        let source = Source { server, database, entry };
+        workload.receive(place, &source)?;
+        let renew = workload.held.as_ref()?.renew;
+        pass.due(renew);
+        Some(())
     }
 }
 
+/// Where an update comes from.
+struct Source<'a> {
+    server: &'a Server,
+    database: &'a Database,
+    entry: &'a Entry,
+}
+
 /// The container that follows the Workload API: the first that mounts the CSI driver's volume.
-fn follower(pod: &Value) -> Option<&Value> {
+pub(super) fn follower(pod: &Value) -> Option<&Value> {
     let volume = items(pod, "/spec/volumes").find(|volume| text(volume, "/csi/driver") == "csi.spiffe.io")?;
     items(pod, "/spec/containers")
         .find(|container| items(container, "/volumeMounts").any(|mount| text(mount, "/name") == text(volume, "/name")))
@@ -138,32 +167,43 @@ impl Workload {
             State::Lost => "the agent ended the stream",
             _ => "transport error: No such file or directory (os error 2)",
         };
+        self.attempts += 1;
+        let since = self.updated.unwrap_or(place.since);
         place.line(&Line::Connection(Connection {
             schema: SCHEMA,
             at: place.now,
             state,
             message: message.to_owned(),
-            attempts: 1,
-            after_ms: u64::try_from(place.now.duration_since(place.since).as_millis()).unwrap_or_default(),
+            attempts: self.attempts,
+            after_ms: u64::try_from(place.now.duration_since(since).as_millis()).unwrap_or_default(),
         }));
     }
 
+    /// There is no agent on its node: it hears the stream end, and then finds no socket.
+    fn is_alone(&mut self, pass: &mut Pass<'_>, place: &Place<'_>) {
+        let without = *self.without.get_or_insert(place.now);
+        if self.held.take().is_some() {
+            self.say(place, State::Lost);
+        } else if self.said != Some(State::Lost) || pass.due(without + RECONNECT) {
+            self.say(place, State::Unreachable);
+            return;
+        }
+        pass.due(without + RECONNECT);
+    }
+
     /// An update of the Workload API: the SVID it holds if that is still good, else a new one, and the bundle.
-    fn receive(
-        &mut self,
-        place: &Place<'_>,
-        id: &str,
-        authority: &Authority,
-        bundle: &[Authority],
-        sequence: u64,
-    ) -> Option<()> {
+    fn receive(&mut self, place: &Place<'_>, source: &Source<'_>) -> Option<()> {
+        let Source { server, database, entry } = source;
+        let (sequence, bundle) = (database.sequence, &database.bundle);
+        let id = format!("spiffe://{}{}", server.settings.trust_domain, entry.path);
         let held = match self.held.take() {
-            Some(held) if held.renew > place.now => Held { bundle: sequence, ..held },
+            Some(held) if held.renew > place.now && held.entry == entry.id => Held { bundle: sequence, ..held },
             _ => {
                 self.signed += 1;
-                let (der, expires) = authority.sign(id, pods::uid(place.pod), self.signed, place.now).ok()?;
+                let (workload, life) = (pods::uid(place.pod), server.settings.svid_ttl);
+                let (der, expires) = server.journal.active.sign(&id, workload, self.signed, place.now, life).ok()?;
                 let half = expires.duration_since(place.now) / 2;
-                Held { der, renew: place.now + half, bundle: sequence }
+                Held { der, renew: place.now + half, entry: entry.id.clone(), bundle: sequence }
             }
         };
         let authorities: Vec<Vec<u8>> = bundle.iter().filter_map(|authority| authority.certificate().ok()).collect();
@@ -171,8 +211,9 @@ impl Workload {
         let facts = svid::read(&[&held.der], &authorities).ok()?;
         self.say(place, State::Following);
         self.sequence += 1;
+        (self.attempts, self.updated) = (0, Some(place.now));
         if place.watches {
-            place.log(&watch_text(id, &facts, bundle, place.now.duration_since(place.since)));
+            place.log(&watch_text(&id, &facts, bundle, place.now.duration_since(place.since)));
             self.held = Some(held);
             return Some(());
         }
@@ -183,8 +224,8 @@ impl Workload {
             sequence: self.sequence,
             svid: 0,
             received_at: Some(place.now),
-            spiffe_id: id.to_owned(),
-            hint: None,
+            spiffe_id: id,
+            hint: Some(entry.hint.clone()).filter(|hint| !hint.is_empty()),
             serial: Some(facts.serial),
             not_before: facts.not_before,
             not_after: facts.not_after,
@@ -210,7 +251,7 @@ fn watch_text(id: &str, facts: &svid::Facts, bundle: &[Authority], after: Signed
     ];
     for (number, authority) in (1..).zip(bundle) {
         lines.push(format!("CA #{number} Valid After:\t{}", time(authority.issued)));
-        lines.push(format!("CA #{number} Valid Until:\t{}", time(authority.expires())));
+        lines.push(format!("CA #{number} Valid Until:\t{}", time(authority.expires)));
     }
     lines.join("\n") + "\n"
 }

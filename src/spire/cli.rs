@@ -58,6 +58,32 @@ impl X509Authority {
     }
 }
 
+/// The answer of `localauthority x509 show`: what the server process behind the socket signs with.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct LocalAuthorities {
+    /// Signs now.
+    pub active: LocalAuthority,
+    /// Signs next; the other slot holds either this or [`LocalAuthorities::old`].
+    #[serde(default)]
+    pub prepared: Option<LocalAuthority>,
+    /// Signed before.
+    #[serde(default)]
+    pub old: Option<LocalAuthority>,
+}
+
+/// A slot of a server process.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct LocalAuthority {
+    /// As [`X509Authority::key_id`].
+    pub authority_id: String,
+    /// Unix seconds, as text.
+    #[serde(default)]
+    pub expires_at: String,
+    /// The SubjectKeyId of the upstream authority that signed it; empty without one.
+    #[serde(default)]
+    pub upstream_authority_subject_key_id: String,
+}
+
 /// The answer of any `count`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Count {

@@ -1,8 +1,14 @@
-//! What SPIRE is: the names of its objects, the values of its chart, the types of its JSON output.
+//! What SPIRE is: its releases and charts, the rules and paths of its upgrades, the names of its objects, the values of
+//! its chart and what the chart makes of them, the types of its JSON output.
 //! Pure: no I/O.
 
+pub mod charts;
 pub mod cli;
 pub mod names;
+pub mod path;
+pub mod policy;
+pub mod releases;
+pub mod render;
 pub mod values;
 
 use std::fmt::Write as _;

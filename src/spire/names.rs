@@ -1,6 +1,8 @@
 //! Names of the objects that the spire chart makes, for a release `R` (facts: the chart's templates, line 0.8
 //! to 0.30). Where the name depends on the chart line, the doc says so.
 
+use semver::Version;
+
 use crate::config::SpireSpec;
 
 /// The container of the server in a server pod. Always named explicitly: the default-container annotation
@@ -17,6 +19,8 @@ pub const SERVER_SELECTOR: &str = "app.kubernetes.io/name=server,app.kubernetes.
 pub const AGENT_SELECTOR: &str = "app.kubernetes.io/name=agent";
 /// The agent's socket inside its container, up to chart 0.17.1.
 pub const AGENT_SOCKET: &str = "/run/spire/agent-sockets/spire-agent.sock";
+/// The agent's socket inside its container, from chart 0.17.2 on. The host's directory is the same.
+pub const AGENT_SOCKET_SINCE_0_17_2: &str = "/tmp/spire-agent/public/spire-agent.sock";
 /// The agent's image, without its tag.
 pub const AGENT_IMAGE: &str = "ghcr.io/spiffe/spire-agent";
 /// Where the lab's workload sees the Workload API.
@@ -54,6 +58,12 @@ fn full_name(release: &str, part: &str) -> String {
     name.strip_suffix('-').map(ToOwned::to_owned).unwrap_or(name)
 }
 
+/// The agent's socket inside its container, for a version of the chart.
+#[must_use]
+pub fn agent_socket(chart: &Version) -> &'static str {
+    if (chart.major, chart.minor, chart.patch) < (0, 17, 2) { AGENT_SOCKET } else { AGENT_SOCKET_SINCE_0_17_2 }
+}
+
 /// The SPIFFE id that the default ClusterSPIFFEID gives to a pod of that service account.
 #[must_use]
 pub fn workload_id(trust_domain: &str, namespace: &str, service_account: &str) -> String {
@@ -79,6 +89,15 @@ mod tests {
             (&"r".repeat(62), "agent", &"r".repeat(62)),
         ] {
             assert_eq!(full_name(release, part), name, "{release} {part}");
+        }
+    }
+
+    #[test]
+    fn the_agents_socket_moved_once() {
+        for (chart, socket) in
+            [("0.13.0", AGENT_SOCKET), ("0.17.1", AGENT_SOCKET), ("0.17.2", AGENT_SOCKET_SINCE_0_17_2)]
+        {
+            assert_eq!(agent_socket(&chart.parse().unwrap()), socket, "{chart}");
         }
     }
 }

@@ -16,8 +16,10 @@ use crate::plan::Finding;
 use crate::steps::addons::{found_by, gone};
 use crate::steps::{manifests, reach, release};
 
-const POD: &str = "spire-db-0";
-const CONTAINER: &str = "postgres";
+/// The database's pod.
+pub(super) const POD: &str = "spire-db-0";
+/// The container of PostgreSQL in it.
+pub(super) const CONTAINER: &str = "postgres";
 const CLAIM: &str = "data-spire-db-0";
 /// As SPIRE logs in: by name, over the network, with the password (on its own loopback PostgreSQL asks for none).
 const LOGIN: &str =

@@ -47,19 +47,7 @@ impl Body for Repos {
     }
 
     async fn run(&self, cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
-        files::private_dir(&cx.session.paths.helm_cache())?;
-        // One after the other: helm locks its repository file.
-        for (name, url) in cx.session.lab.chart_repositories() {
-            let command = reach::helm(cx).repo_add(&name, &url).timeout(cx.session.lab.timeouts.download);
-            retrying(cx, || async { cx.run(&command).await.map(|_| ()).map_err(Failure::from) }).await.map_err(
-                |failure| {
-                    failure.context(format!("could not add the helm repository {name}")).first(format!(
-                        "is {url} reachable? a chart can also be a local file: `chart = {{ path = \"…\" }}` in lab.toml"
-                    ))
-                },
-            )?;
-        }
-        Ok(())
+        add_repositories(cx, cx.session.lab.chart_repositories()).await
     }
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
@@ -70,6 +58,69 @@ impl Body for Repos {
                 .next("move that file away, and run the same command again")),
         }
     }
+}
+
+/// Makes repositories, name and URL, known to the lab's helm.
+///
+/// # Errors
+/// One does not answer, or is no repository.
+pub async fn add_repositories(cx: &StepContext, repositories: Vec<(String, String)>) -> Result<(), Failure> {
+    files::private_dir(&cx.session.paths.helm_cache())?;
+    // One after the other: helm locks its repository file.
+    for (name, url) in repositories {
+        let command = reach::helm(cx).repo_add(&name, &url).timeout(cx.session.lab.timeouts.download);
+        retrying(cx, || async { cx.run(&command).await.map(|_| ()).map_err(Failure::from) }).await.map_err(
+            |failure| {
+                failure.context(format!("could not add the helm repository {name}")).first(format!(
+                    "is {url} reachable? a chart can also be a local file: `chart = {{ path = \"…\" }}` in lab.toml"
+                ))
+            },
+        )?;
+    }
+    Ok(())
+}
+
+/// Whether all charts are local files.
+///
+/// # Errors
+/// One that should be a local file is none, or is no chart.
+pub fn at_hand<'a>(cx: &StepContext, sources: impl IntoIterator<Item = &'a ChartRef>) -> Result<Finding, Failure> {
+    let mut seen = Vec::new();
+    for source in sources {
+        match (source, read_chart(&chart_path(cx, source))) {
+            (_, Ok(chart)) => seen.push(format!("{} {}", chart.name, chart.version)),
+            (ChartRef::Repo { chart, version, .. }, Err(_)) => {
+                return Ok(Finding::Missing(format!("chart {chart} {version} is not in the lab's cache yet")));
+            }
+            (ChartRef::Path(_), Err(failure)) => return Err(failure),
+        }
+    }
+    Ok(Finding::Satisfied(format!("{} at hand", seen.join(" and "))))
+}
+
+/// Fetches the charts that come from a repository and are not in the lab's cache yet.
+///
+/// # Errors
+/// The repository is not known or does not have them.
+pub async fn pull<'a>(cx: &StepContext, sources: impl IntoIterator<Item = &'a ChartRef>) -> Result<(), Failure> {
+    let downloads = cx.session.paths.downloads();
+    files::private_dir(&downloads)?;
+    for source in sources {
+        let ChartRef::Repo { repo_name, chart, version, url } = source else { continue };
+        if read_chart(&chart_path(cx, source)).is_ok() {
+            continue;
+        }
+        let limit = cx.session.lab.timeouts.download;
+        let command = reach::helm(cx).pull(&format!("{repo_name}/{chart}"), version, &downloads, limit);
+        retrying(cx, || async { cx.run(&command).await.map(|_| ()).map_err(Failure::from) }).await.map_err(
+            |failure| {
+                failure.context(format!("could not fetch chart {chart} {version}")).first(format!(
+                    "does {url} have it? `coastal env` lets you look: `helm search repo {chart} --versions`"
+                ))
+            },
+        )?;
+    }
+    Ok(())
 }
 
 fn same_url(one: &str, other: &str) -> bool {
@@ -183,38 +234,11 @@ impl Chart {
 #[async_trait]
 impl Body for Chart {
     async fn check(&self, cx: &StepContext) -> Result<Finding, Failure> {
-        let mut seen = Vec::new();
-        for source in self.sources(cx) {
-            match (source, read_chart(&chart_path(cx, source))) {
-                (_, Ok(chart)) => seen.push(format!("{} {}", chart.name, chart.version)),
-                (ChartRef::Repo { chart, version, .. }, Err(_)) => {
-                    return Ok(Finding::Missing(format!("chart {chart} {version} is not in the lab's cache yet")));
-                }
-                (ChartRef::Path(_), Err(failure)) => return Err(failure),
-            }
-        }
-        Ok(Finding::Satisfied(format!("{} at hand", seen.join(" and "))))
+        at_hand(cx, self.sources(cx))
     }
 
     async fn run(&self, cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
-        let downloads = cx.session.paths.downloads();
-        files::private_dir(&downloads)?;
-        for source in self.sources(cx) {
-            let ChartRef::Repo { repo_name, chart, version, url } = source else { continue };
-            if read_chart(&chart_path(cx, source)).is_ok() {
-                continue;
-            }
-            let limit = cx.session.lab.timeouts.download;
-            let command = reach::helm(cx).pull(&format!("{repo_name}/{chart}"), version, &downloads, limit);
-            retrying(cx, || async { cx.run(&command).await.map(|_| ()).map_err(Failure::from) }).await.map_err(
-                |failure| {
-                    failure.context(format!("could not fetch chart {chart} {version}")).first(format!(
-                        "does {url} have it? `coastal env` lets you look: `helm search repo {chart} --versions`"
-                    ))
-                },
-            )?;
-        }
-        Ok(())
+        pull(cx, self.sources(cx)).await
     }
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use async_trait::async_trait;
 use kube::ResourceExt;
+use serde::de::DeserializeOwned;
 
 use crate::engine::{Body, StepContext};
 use crate::error::Failure;
@@ -74,15 +75,23 @@ pub async fn bundle(cx: &StepContext) -> Result<Bundle, Failure> {
 ///
 /// # Errors
 /// The server does not answer, or with something else.
-pub async fn server_json<T: serde::de::DeserializeOwned>(cx: &StepContext, args: &[&str]) -> Result<T, Failure> {
+pub async fn server_json<T: DeserializeOwned>(cx: &StepContext, args: &[&str]) -> Result<T, Failure> {
+    let pod = format!("{}-0", names::server(&cx.session.lab.spire));
+    server_json_of(cx, &pod, args).await
+}
+
+/// Runs `spire-server ARGS -output json` on the server in `pod` and reads the answer.
+///
+/// # Errors
+/// The server does not answer, or with something else.
+pub async fn server_json_of<T: DeserializeOwned>(cx: &StepContext, pod: &str, args: &[&str]) -> Result<T, Failure> {
     let spire = &cx.session.lab.spire;
-    let pod = format!("{}-0", names::server(spire));
     let mut words = vec!["/opt/spire/bin/spire-server"];
     words.extend(args);
     words.extend(["-output", "json"]);
-    let output = reach::exec(cx, &spire.server_namespace, &pod, names::SERVER_CONTAINER, &words).await?;
+    let output = reach::exec(cx, &spire.server_namespace, pod, names::SERVER_CONTAINER, &words).await?;
     serde_json::from_str(&output.stdout).map_err(|error| {
-        Failure::tool(format!("`spire-server {}` printed something unexpected", args.join(" ")))
+        Failure::tool(format!("`spire-server {}` on {pod} printed something unexpected", args.join(" ")))
             .fact(error.to_string())
             .next("`coastal logs server` shows what the servers say")
     })

@@ -37,6 +37,19 @@ pub fn program() -> Result<Program, Failure> {
     })
 }
 
+/// Decides what a pod can run whose log has to be read by us. An image of the user's own need not write our lines.
+///
+/// # Errors
+/// As [`program`]; or it cannot be told where the workload's image comes from.
+pub fn readable_program(cx: &StepContext) -> Result<Program, Failure> {
+    match source(cx)? {
+        Source::Coastal => program(),
+        Source::Dockerfile { directory } => {
+            Ok(Program::AgentWatch(format!("the workload's image is built from {}", directory.display())))
+        }
+    }
+}
+
 fn executable() -> Result<PathBuf, Failure> {
     std::env::current_exe().map_err(|error| Failure::unexpected(format!("cannot find the running executable: {error}")))
 }

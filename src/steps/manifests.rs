@@ -13,6 +13,9 @@ use crate::error::{Failure, io_failure};
 use crate::kube::{label, parse};
 use crate::spire::names;
 
+/// The container of the workload's pods that holds the SVID.
+pub const WORKLOAD_CONTAINER: &str = "workload";
+
 /// SPIRE's two namespaces, with the Pod Security levels that they need.
 ///
 /// # Errors
@@ -377,6 +380,7 @@ mod tests {
             ("/spec/replicas", json!(2)),
             ("/spec/selector/matchLabels", json!({ "app": "ship" })),
             ("/spec/template/metadata/labels/app", json!("ship")),
+            ("/spec/template/spec/containers/0/name", json!(WORKLOAD_CONTAINER)),
             ("/spec/template/spec/serviceAccountName", json!("ship")),
             ("/spec/template/spec/containers/0/image", json!(lab.workload.image)),
             (

@@ -6,19 +6,27 @@
 mod addons;
 pub mod adopt;
 mod capacity;
+pub mod chart_files;
 mod cluster;
 pub mod components;
+pub mod continuity;
 pub mod database;
+pub mod dump;
 mod fetch;
 pub mod identity;
 mod images;
+pub mod live;
 pub mod manifests;
 mod monitoring;
 mod namespaces;
+pub mod probe;
 pub mod reach;
 pub mod release;
 pub mod spire;
+#[cfg(test)]
+mod testing;
 mod tools;
+pub mod upgrade;
 pub mod values;
 pub mod workload;
 
@@ -63,5 +71,7 @@ pub fn body(step: StepId) -> Box<dyn Body> {
         S::RemoveCluster => Box::new(cluster::Down),
         S::ChartTests => Box::new(spire::ChartTests),
         S::IdentityTest => Box::new(identity::Test),
+        S::Continuity => Box::new(continuity::Continuity),
+        S::Hop(step) => upgrade::body(step),
     }
 }

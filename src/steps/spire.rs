@@ -1,5 +1,6 @@
 //! SPIRE: its release, its servers, its agents, Tornjak; the chart's tests; and the way back.
 
+use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,19 +16,22 @@ use crate::engine::{Body, StepContext};
 use crate::error::{Failure, Kind};
 use crate::kube::{Cluster, Rollout, api_failure, by_kubectl, describe_pod, is_ready};
 use crate::plan::Finding;
-use crate::spire::cli::version_in;
 use crate::spire::names;
+use crate::spire::values::{Images, Phase};
 use crate::steps::addons::gone;
+use crate::steps::live::{Live, pods};
 use crate::steps::release::{self, Wanted};
 use crate::steps::{reach, values};
 
 fn wanted(cx: &StepContext) -> Result<Wanted<'_>, Failure> {
-    let spire = &cx.session.lab.spire;
+    let lab = &cx.session.lab;
+    let spire = &lab.spire;
+    let chart = values::spire_chart_version(lab)?;
     Ok(Wanted {
         name: &spire.release,
         namespace: &spire.release_namespace,
         chart: &spire.chart,
-        values: values::spire_values(&cx.session.lab)?,
+        values: values::spire_values(lab, &chart, &Images::of(lab), Phase::Settled)?,
         watch: vec![&spire.server_namespace, &spire.system_namespace],
     })
 }
@@ -66,12 +70,13 @@ impl Body for Install {
 /// `up` never moves a running SPIRE version: that needs the order, the gates and the backup of `upgrade`.
 async fn refuse_version_change(cx: &StepContext) -> Result<(), Failure> {
     let spire = &cx.session.lab.spire;
-    let running = running_versions(cx).await?;
+    let running = Live::look(cx).await?;
     let other = |found: &[Version], wanted: &Version| found.iter().find(|version| *version != wanted).cloned();
-    for (what, found, wanted) in
-        [("servers", &running.servers, &spire.server_version), ("agents", &running.agents, &spire.agent_version)]
-    {
-        if let Some(version) = other(found, wanted) {
+    for (what, found, wanted) in [
+        ("servers", running.server_versions(), &spire.server_version),
+        ("agents", running.agent_versions(), &spire.agent_version),
+    ] {
+        if let Some(version) = other(&found, wanted) {
             return Err(Failure::refused(format!(
                 "SPIRE {what} run {version}, lab.toml says {wanted}: `up` does not move a running version"
             ))
@@ -83,73 +88,29 @@ async fn refuse_version_change(cx: &StepContext) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Versions as the running processes tell them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Versions {
-    /// Of the servers that answer, sorted, without repetition.
-    pub servers: Vec<Version>,
-    /// Of the agents that answer.
-    pub agents: Vec<Version>,
-}
-
-/// Asks every running server and agent for its version.
-///
-/// # Errors
-/// Pods cannot be listed; a process that does not answer is left out.
-pub async fn running_versions(cx: &StepContext) -> Result<Versions, Failure> {
-    let spire = &cx.session.lab.spire;
-    let cluster = reach::cluster(cx).await?;
-    let ask = async |namespace: &str, selector: &str, container: &'static str, program: &'static str| {
-        let pods = pods(&cluster, namespace, selector).await?;
-        let said = join_all(pods.iter().map(|pod| {
-            let name = pod.name_any();
-            async move { reach::exec(cx, namespace, &name, container, &[program, "--version"]).await }
-        }))
-        .await;
-        // SPIRE prints its version on standard error.
-        let mut versions: Vec<Version> = said
-            .into_iter()
-            .flatten()
-            .filter_map(|output| version_in(&output.stderr).or_else(|| version_in(&output.stdout)))
-            .collect();
-        versions.sort();
-        versions.dedup();
-        Ok::<_, Failure>(versions)
-    };
-    let servers =
-        ask(&spire.server_namespace, names::SERVER_SELECTOR, names::SERVER_CONTAINER, "/opt/spire/bin/spire-server");
-    let agents =
-        ask(&spire.system_namespace, names::AGENT_SELECTOR, names::AGENT_CONTAINER, "/opt/spire/bin/spire-agent");
-    let (servers, agents) = tokio::try_join!(servers, agents)?;
-    Ok(Versions { servers, agents })
-}
-
-async fn pods(cluster: &Cluster, namespace: &str, selector: &str) -> Result<Vec<Pod>, Failure> {
-    let list = cluster.namespaced::<Pod>(namespace).list(&ListParams::default().labels(selector)).await;
-    Ok(list.map_err(|error| api_failure(&format!("could not list the pods of {namespace}"), &error))?.items)
-}
-
 /// [`crate::plan::StepId::SpireServers`].
 pub struct Servers;
 
-impl Servers {
-    async fn healthy(&self, cx: &StepContext) -> Result<String, Failure> {
-        let spire = &cx.session.lab.spire;
-        let server = names::server(spire);
-        try_join_all((0..spire.servers).map(|ordinal| {
-            let pod = format!("{server}-{ordinal}");
-            async move {
-                let argv = ["/opt/spire/bin/spire-server", "healthcheck"];
-                reach::exec(cx, &spire.server_namespace, &pod, names::SERVER_CONTAINER, &argv).await.map_err(|error| {
-                    Failure::from(error)
-                        .context(format!("{pod} is not healthy"))
-                        .first("`coastal logs server` shows what the servers say")
-                })
-            }
-        }))
-        .await?;
-        Ok(format!("{} of {} servers healthy", spire.servers, spire.servers))
-    }
+/// Asks every server whether it is healthy.
+///
+/// # Errors
+/// The first that is not.
+pub async fn healthy(cx: &StepContext) -> Result<String, Failure> {
+    let spire = &cx.session.lab.spire;
+    let server = names::server(spire);
+    try_join_all((0..spire.servers).map(|ordinal| {
+        let pod = format!("{server}-{ordinal}");
+        async move {
+            let argv = ["/opt/spire/bin/spire-server", "healthcheck"];
+            reach::exec(cx, &spire.server_namespace, &pod, names::SERVER_CONTAINER, &argv).await.map_err(|error| {
+                Failure::from(error)
+                    .context(format!("{pod} is not healthy"))
+                    .first("`coastal logs server` shows what the servers say")
+            })
+        }
+    }))
+    .await?;
+    Ok(format!("{} of {} servers healthy", spire.servers, spire.servers))
 }
 
 #[async_trait]
@@ -160,7 +121,7 @@ impl Body for Servers {
         let state = cluster.rollout_state(Rollout::StatefulSet, &spire.server_namespace, &names::server(spire)).await?;
         Ok(match state {
             Err(missing) => Finding::Missing(missing),
-            Ok(_) => match self.healthy(cx).await {
+            Ok(_) => match healthy(cx).await {
                 Ok(proof) => Finding::Satisfied(proof),
                 Err(failure) => Finding::Differs(failure.message),
             },
@@ -183,7 +144,7 @@ impl Body for Servers {
                     .context("the SPIRE servers do not come up")
                     .next("`coastal logs server` shows what the servers say"),
             })?;
-        self.healthy(cx).await
+        healthy(cx).await
     }
 }
 
@@ -192,16 +153,16 @@ pub struct Agents;
 
 impl Agents {
     /// Asks each agent whether it serves the Workload API; how many of how many do.
-    async fn serving(&self, cx: &StepContext, cluster: &Cluster) -> Result<(usize, usize, String), Failure> {
+    async fn ask(cx: &StepContext, cluster: &Cluster) -> Result<(usize, usize, String), Failure> {
         let spire = &cx.session.lab.spire;
         let name = names::agent(spire);
         let daemon_set: Option<DaemonSet> = cluster.get(&spire.system_namespace, &name).await?;
         let desired = daemon_set.and_then(|set| set.status).map_or(0, |status| status.desired_number_scheduled);
         let pods = pods(cluster, &spire.system_namespace, names::AGENT_SELECTOR).await?;
         let answers = join_all(pods.iter().map(|pod| {
-            let pod = pod.name_any();
+            let (pod, socket) = (pod.name_any(), socket_of(pod));
             async move {
-                let argv = ["/opt/spire/bin/spire-agent", "healthcheck", "-socketPath", names::AGENT_SOCKET];
+                let argv = ["/opt/spire/bin/spire-agent", "healthcheck", "-socketPath", socket];
                 reach::exec(cx, &spire.system_namespace, &pod, names::AGENT_CONTAINER, &argv).await
             }
         }))
@@ -217,11 +178,22 @@ impl Agents {
     }
 }
 
+/// Where the agent of that pod has its socket. By what is mounted, for while a chart moves pods of two charts run.
+fn socket_of(pod: &Pod) -> &'static str {
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    let mounts = containers
+        .filter(|container| container.name == names::AGENT_CONTAINER)
+        .flat_map(|c| c.volume_mounts.iter().flatten());
+    let is_mounted =
+        |socket: &str| mounts.clone().any(|mount| Path::new(socket).parent() == Some(Path::new(&mount.mount_path)));
+    if is_mounted(names::AGENT_SOCKET_SINCE_0_17_2) { names::AGENT_SOCKET_SINCE_0_17_2 } else { names::AGENT_SOCKET }
+}
+
 #[async_trait]
 impl Body for Agents {
     async fn check(&self, cx: &StepContext) -> Result<Finding, Failure> {
         let cluster = reach::cluster(cx).await?;
-        let (serving, wanted, trouble) = self.serving(cx, &cluster).await?;
+        let (serving, wanted, trouble) = Agents::ask(cx, &cluster).await?;
         Ok(if serving == wanted {
             Finding::Satisfied(format!("{serving} of {wanted} agents serve the Workload API"))
         } else {
@@ -234,55 +206,60 @@ impl Body for Agents {
     }
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
-        let spire = &cx.session.lab.spire;
-        let cluster = reach::cluster(cx).await?;
-        // The servers too: agents wait for them, and what keeps those down keeps these down.
-        let places = [
-            (spire.server_namespace.as_str(), names::SERVER_SELECTOR),
-            (spire.system_namespace.as_str(), names::AGENT_SELECTOR),
-        ];
-        let waiting = async {
-            loop {
-                let (serving, wanted, trouble) = self.serving(cx, &cluster).await?;
-                if serving == wanted {
-                    return Ok(format!("{serving} of {wanted} agents serve the Workload API"));
-                }
-                cx.progress(trouble.clone());
-                if cx.remaining() < Duration::from_secs(2) {
-                    return Err(Failure::timeout(format!(
-                        "{serving} of {wanted} agents serve the Workload API; {trouble}"
-                    )));
-                }
-                cx.sleep(Duration::from_millis(700)).await?;
-            }
-        };
-        let patience = cx.patience();
-        let result = tokio::select! {
-            result = waiting => result,
-            doom = cluster.until_doomed(&places, &patience) => Err(doom),
-        };
-        match result {
-            Err(failure) if failure.kind != Kind::Interrupted => Err(self.explain(cx, &cluster, failure).await),
-            other => other,
-        }
+        serving(cx, &reach::cluster(cx).await?).await
     }
 }
 
-impl Agents {
-    /// Adds what the agents' pods say; before that, if no server is up, that they wait for one, and what those say.
-    async fn explain(&self, cx: &StepContext, cluster: &Cluster, mut failure: Failure) -> Failure {
-        let spire = &cx.session.lab.spire;
-        let servers = pods(cluster, &spire.server_namespace, names::SERVER_SELECTOR).await.unwrap_or_default();
-        let next = if servers.iter().any(is_ready) {
-            failure = failure.context("the SPIRE agents do not come up");
-            "`coastal logs agent` shows what the agents say"
-        } else {
-            failure = failure.context("the agents wait for a SPIRE server, and none comes up");
-            failure = cluster.explain(failure, &spire.server_namespace, names::SERVER_SELECTOR).await;
-            "`coastal logs server` shows what the servers say"
-        };
-        cluster.explain(failure, &spire.system_namespace, names::AGENT_SELECTOR).await.next(next)
+/// Waits until every agent serves the Workload API.
+///
+/// # Errors
+/// An agent cannot start, or it takes too long.
+pub async fn serving(cx: &StepContext, cluster: &Cluster) -> Result<String, Failure> {
+    let spire = &cx.session.lab.spire;
+    // The servers too: agents wait for them, and what keeps those down keeps these down.
+    let places = [
+        (spire.server_namespace.as_str(), names::SERVER_SELECTOR),
+        (spire.system_namespace.as_str(), names::AGENT_SELECTOR),
+    ];
+    let waiting = async {
+        loop {
+            let (serving, wanted, trouble) = Agents::ask(cx, cluster).await?;
+            if serving == wanted {
+                return Ok(format!("{serving} of {wanted} agents serve the Workload API"));
+            }
+            cx.progress(trouble.clone());
+            if cx.remaining() < Duration::from_secs(2) {
+                return Err(Failure::timeout(format!(
+                    "{serving} of {wanted} agents serve the Workload API; {trouble}"
+                )));
+            }
+            cx.sleep(Duration::from_millis(700)).await?;
+        }
+    };
+    let patience = cx.patience();
+    let result = tokio::select! {
+        result = waiting => result,
+        doom = cluster.until_doomed(&places, &patience) => Err(doom),
+    };
+    match result {
+        Err(failure) if failure.kind != Kind::Interrupted => Err(explain_agents(cx, cluster, failure).await),
+        other => other,
     }
+}
+
+/// Adds what the agents' pods say; before that, if no server is up, that they wait for one, and what those say.
+pub async fn explain_agents(cx: &StepContext, cluster: &Cluster, mut failure: Failure) -> Failure {
+    let spire = &cx.session.lab.spire;
+    let servers = pods(cluster, &spire.server_namespace, names::SERVER_SELECTOR).await.unwrap_or_default();
+    let next = if servers.iter().any(is_ready) {
+        failure = failure.context("the SPIRE agents do not come up");
+        "`coastal logs agent` shows what the agents say"
+    } else {
+        failure = failure.context("the agents wait for a SPIRE server, and none comes up");
+        failure = cluster.explain(failure, &spire.server_namespace, names::SERVER_SELECTOR).await;
+        "`coastal logs server` shows what the servers say"
+    };
+    cluster.explain(failure, &spire.system_namespace, names::AGENT_SELECTOR).await.next(next)
 }
 
 /// [`crate::plan::StepId::Tornjak`].

@@ -17,7 +17,7 @@ use crate::plan::Finding;
 use crate::spire::names;
 use crate::steps::addons::{found_by, gone};
 use crate::steps::images::{self, Program};
-use crate::steps::{capacity, manifests, reach};
+use crate::steps::{capacity, manifests, probe, reach};
 use crate::workload::record::{Update, updates_in};
 
 /// [`crate::plan::StepId::Workload`].
@@ -92,7 +92,7 @@ impl Body for Down {
             return Ok(Finding::Differs(format!("{first} is there")));
         }
         let pods = pods(cx, &cluster).await?;
-        Ok(match pods.first() {
+        Ok(match pods.first().or(probe::leftovers(cx, &cluster).await?.first()) {
             None => Finding::Satisfied("nothing of it is there".into()),
             Some(pod) => Finding::Differs(describe_pod(pod)),
         })
@@ -100,6 +100,8 @@ impl Body for Down {
 
     async fn run(&self, cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
         let cluster = reach::cluster(cx).await?;
+        // A probe uses the workload's service account.
+        probe::clear(cx, &cluster).await?;
         cluster.delete(&manifests::workload(&cx.session.lab)?, &cx.session.lab, &cx.patience()).await?;
         cluster.pods_gone(&cx.session.lab.workload.namespace, &selector(cx), &cx.patience()).await
     }
@@ -168,11 +170,16 @@ fn is_good(update: &Update, expected: &str, now: Timestamp) -> bool {
     update.spiffe_id == expected && update.is_valid_at(now)
 }
 
-fn selector(cx: &StepContext) -> String {
+/// Selects the workload's pods in its namespace.
+pub(super) fn selector(cx: &StepContext) -> String {
     format!("app={}", cx.session.lab.workload.name)
 }
 
-async fn pods(cx: &StepContext, cluster: &Cluster) -> Result<Vec<Pod>, Failure> {
+/// All of the workload's pods, also those that are going away.
+///
+/// # Errors
+/// They cannot be listed.
+pub(super) async fn pods(cx: &StepContext, cluster: &Cluster) -> Result<Vec<Pod>, Failure> {
     let namespace = &cx.session.lab.workload.namespace;
     let list = cluster.namespaced::<Pod>(namespace).list(&ListParams::default().labels(&selector(cx))).await;
     Ok(list.map_err(|error| api_failure("could not list the workload's pods", &error))?.items)

@@ -60,6 +60,21 @@ pub fn exec<S: Into<String>>(
         .env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "false")
 }
 
+/// Like [`exec`], with `input` on its standard input; it goes into no log.
+#[must_use]
+pub fn exec_with_input<S: Into<String>>(
+    target: &Target,
+    namespace: &str,
+    pod: &str,
+    container: &str,
+    argv: impl IntoIterator<Item = S>,
+    input: Vec<u8>,
+) -> Command {
+    let mut command = exec(target, namespace, pod, container, argv);
+    command.args.insert(1, "--stdin".into());
+    command.stdin(input)
+}
+
 fn pins(target: &Target) -> [String; 4] {
     ["--kubeconfig".into(), path_arg(&target.kubeconfig), "--context".into(), target.context.clone()]
 }
@@ -97,5 +112,8 @@ mod tests {
             "kubectl exec --namespace spire-server spire-db-0 --container postgres --kubeconfig /state/kubeconfig \
              --context kind-kind -- psql -c 'select 1'"
         );
+        let restore = exec_with_input(&target, "n", "p", "c", ["psql"], b"select 1".to_vec());
+        assert_eq!(restore.stdin.as_deref(), Some(b"select 1".as_slice()));
+        assert!(restore.line().starts_with("kubectl exec --stdin --namespace n p "), "{}", restore.line());
     }
 }

@@ -4,8 +4,10 @@
 //! JSON and nothing else. What is said during a run is made of its events by one of three renderers (live lines, plain
 //! lines, JSON lines); nothing here knows tools or clusters. No text needs colour to be understood.
 
+mod continuity;
 mod explain;
 mod failure;
+mod hops;
 mod json;
 mod plain;
 mod plan;
@@ -33,6 +35,7 @@ use crate::engine::Sink;
 use crate::error::Failure;
 use crate::observe::Status;
 use crate::plan::Plan;
+use crate::spire::path::Outcome;
 
 pub use terminal::{Format, Progress, Surroundings, Terminal, Wishes};
 
@@ -140,6 +143,23 @@ impl Ui {
         }
     }
 
+    /// The judgement of a change of versions, as the result of `upgrade --plan`.
+    pub fn upgrade(&self, outcome: &Outcome) {
+        if self.is_json() {
+            self.document(outcome);
+        } else {
+            self.out.write(&hops::render(outcome, self.terminal.table_width, self.out_style()));
+            self.next(&hops::next(outcome));
+        }
+    }
+
+    /// The same on standard error, before it is carried out. With JSON the plan of the run says it.
+    pub fn announce(&self, outcome: &Outcome) {
+        if !self.is_json() {
+            self.err.write(&hops::render(outcome, self.terminal.table_width, self.err_style()));
+        }
+    }
+
     /// A remark on standard error.
     pub fn note(&self, text: &str) {
         self.err.line(&style::tame(text));
@@ -189,6 +209,12 @@ impl Ui {
         } else {
             Err(Failure::usage("not confirmed; nothing was done"))
         }
+    }
+
+    /// Whether somebody can be asked.
+    #[must_use]
+    pub fn can_ask(&self) -> bool {
+        self.terminal.can_ask
     }
 
     /// Whether everything could be written. To be asked last; a reader that has gone does not count.

@@ -11,7 +11,7 @@ use crate::ui::run::Run;
 use crate::ui::style::{Style, duration, tame};
 use crate::ui::terminal::Terminal;
 use crate::ui::writer::Writer;
-use crate::ui::{explain, summary};
+use crate::ui::{continuity, explain, summary};
 
 /// How long a message that only counts on (`waiting: 14 s`) is left out after its like was printed.
 const COUNTING_MS: u64 = 10_000;
@@ -69,6 +69,11 @@ impl Sink for Lines {
                 if !repeats {
                     line("wait", *step, message);
                     state.said.insert(*step, (message.clone(), now));
+                }
+            }
+            What::StepReport { report, .. } => {
+                for text in continuity::details(report, verbose > 0, self.terminal.table_width) {
+                    self.out.line(&text);
                 }
             }
             What::StepRetry { step, attempt, because } => {

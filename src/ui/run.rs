@@ -63,6 +63,7 @@ impl Run {
             What::StepRunning { .. }
             | What::StepVerifying { .. }
             | What::StepProgress { .. }
+            | What::StepReport { .. }
             | What::StepRetry { .. }
             | What::StepCancelled { .. }
             | What::CommandOutput { .. }

@@ -13,7 +13,7 @@ use crate::ui::run::Run;
 use crate::ui::style::{Style, duration, tame};
 use crate::ui::terminal::Terminal;
 use crate::ui::writer::Writer;
-use crate::ui::{explain, summary};
+use crate::ui::{continuity, explain, summary};
 
 const TICK: Duration = Duration::from_millis(100);
 
@@ -108,6 +108,12 @@ impl Sink for Live {
             What::StepProgress { step, message } => {
                 doing(*step, message);
                 state.spoken.insert(*step);
+                None
+            }
+            What::StepReport { report, .. } => {
+                for line in continuity::details(report, verbose > 0, self.terminal.table_width) {
+                    self.keep(&line);
+                }
                 None
             }
             What::StepRetry { step, attempt, because } => {

@@ -151,20 +151,29 @@ pub fn parse_line(line: &str) -> Option<Line> {
     serde_json::from_str(line[start..].trim_end()).ok()
 }
 
-/// Every SVID that a log tells of, oldest first: from our own lines, or from what `spire-agent api watch` printed.
+/// Everything that a log tells of, oldest first: our own lines, or what `spire-agent api watch` printed.
 #[must_use]
-pub fn updates_in(log: &str) -> Vec<Update> {
-    let mut updates = Vec::new();
+pub fn lines_in(log: &str) -> Vec<Line> {
+    let mut lines = Vec::new();
     let mut text = WatchText::default();
     for line in log.lines() {
         match parse_line(line) {
-            Some(Line::Update(update)) => updates.push(update),
-            Some(Line::Connection(_)) => {}
-            None => updates.extend(text.line(line)),
+            Some(ours) => lines.push(ours),
+            None => lines.extend(text.line(line).map(Line::Update)),
         }
     }
-    updates.extend(text.end());
-    updates
+    lines.extend(text.end().map(Line::Update));
+    lines
+}
+
+/// Every SVID that a log tells of, oldest first.
+#[must_use]
+pub fn updates_in(log: &str) -> Vec<Update> {
+    let update = |line| match line {
+        Line::Update(update) => Some(update),
+        Line::Connection(_) => None,
+    };
+    lines_in(log).into_iter().filter_map(update).collect()
 }
 
 #[cfg(test)]

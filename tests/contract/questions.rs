@@ -50,7 +50,7 @@ const SERVER: &str = "/opt/spire/bin/spire-server";
 const AGENT: &str = "/opt/spire/bin/spire-agent";
 
 /// What is read from the API server: id, path.
-const OBJECTS: [(&str, &str); 19] = [
+const OBJECTS: [(&str, &str); 20] = [
     ("api nodes", "/api/v1/nodes"),
     ("api namespaces", "/api/v1/namespaces"),
     ("api server pods", "/api/v1/namespaces/spire-server/pods?labelSelector=app.kubernetes.io%2Fcomponent%3Dserver"),
@@ -70,6 +70,7 @@ const OBJECTS: [(&str, &str); 19] = [
     ("api crd", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/clusterspiffeids.spire.spiffe.io"),
     ("api monitors", "/apis/monitoring.coreos.com/v1/podmonitors"),
     ("api absent", "/api/v1/namespaces/no-such-namespace"),
+    ("api kind that is not served", "/apis/no-such.example/v1/things/one"),
 ];
 
 /// Members of objects that are part of the shape beside `metadata` and `status`; the rest of a spec is the lab's own

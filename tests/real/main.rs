@@ -6,6 +6,8 @@
 //! cargo test --test real -- --ignored --test-threads 1
 //! ```
 //!
+//! One test needs no cluster, but all charts: `COASTAL_TEST_CHARTS_DIR=… cargo test --test real -- --ignored charts::`.
+//!
 //! With `COASTAL_RECORD=1` the story also writes what the real world answered into `tests/data/recordings`, to which
 //! the hermetic suite holds the rehearsal.
 
@@ -18,6 +20,7 @@
     reason = "a test that cannot go on fails, and a long one says how far it is"
 )]
 
+mod charts;
 #[path = "../contract/mod.rs"]
 mod contract;
 mod foreign;

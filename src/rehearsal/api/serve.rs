@@ -80,11 +80,16 @@ pub async fn answer(store: Store, request: Request<Incoming>) -> Response<Body> 
         body: body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default(),
     };
     call.answer(&store).unwrap_or_else(|refusal| {
-        json_response(
-            StatusCode::from_u16(refusal.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
-            &status::body(&refusal),
-        )
+        let code = StatusCode::from_u16(refusal.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        match status::page(&refusal) {
+            Some(text) => respond(code, "text/plain; charset=utf-8", whole(text)),
+            None => json_response(code, &status::body(&refusal)),
+        }
     })
+}
+
+fn whole(text: String) -> Body {
+    Full::from(text).map_err(|never| match never {}).boxed_unsync()
 }
 
 fn respond(code: StatusCode, content_type: &'static str, body: Body) -> Response<Body> {
@@ -95,7 +100,7 @@ fn respond(code: StatusCode, content_type: &'static str, body: Body) -> Response
 }
 
 fn json_response(code: StatusCode, value: &Value) -> Response<Body> {
-    respond(code, "application/json", Full::from(value.to_string()).map_err(|never| match never {}).boxed_unsync())
+    respond(code, "application/json", whole(value.to_string()))
 }
 
 fn stream_response(

@@ -34,10 +34,19 @@ pub fn no_namespace(namespace: &str) -> Box<Status> {
     failure(404, "NotFound", &format!("namespaces \"{namespace}\" not found"))
 }
 
-/// 404 of a kind that no definition has added (yet).
+/// What the server says, as text and not as a [`Status`], of a path that it does not serve.
+const NO_PAGE: &str = "404 page not found";
+
+/// 404 of a kind that no definition has added (yet), or that is gone.
 #[must_use]
 pub fn no_resource() -> Box<Status> {
-    failure(404, "NotFound", "the server could not find the requested resource")
+    failure(404, "", NO_PAGE)
+}
+
+/// The refusal as text, where the server sends no [`Status`].
+#[must_use]
+pub fn page(status: &Status) -> Option<String> {
+    (status.code == 404 && status.message == NO_PAGE).then(|| format!("{NO_PAGE}\n"))
 }
 
 /// 409 of a create.

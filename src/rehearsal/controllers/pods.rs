@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::rehearsal::api::{admission, kinds::Served};
-use crate::rehearsal::object::{condition, items, set, text};
+use crate::rehearsal::api::{admission, kinds::Served, select};
+use crate::rehearsal::object::{at, condition, items, set, text};
 use crate::rehearsal::store::{Key, Store, short_hash};
 
 /// The objects of a kind that `owner` owns, by name.
@@ -17,6 +17,17 @@ pub fn owned(store: &Store, owner: &Value, api_version: &str, kind: &str) -> Vec
     all
 }
 
+/// Makes pods without an owner its own that its selector picks and that are `fit`: those of a set that was deleted and
+/// left its pods behind.
+pub fn adopt(store: &Store, owner: &Value, fit: impl Fn(&Value) -> bool) {
+    for pod in store.list_shared("v1", "Pod", Some(text(owner, "/metadata/namespace"))) {
+        let free = items(&pod, "/metadata/ownerReferences").next().is_none();
+        if free && !is_going(&pod) && select::selects(&owner["spec"]["selector"], &pod) && fit(&pod) {
+            store.update(&Key::of(&pod), |pod| set(pod, "/metadata/ownerReferences", vec![reference_to(owner)]));
+        }
+    }
+}
+
 /// Whether the pod is Ready.
 #[must_use]
 pub fn is_ready(pod: &Value) -> bool {
@@ -26,7 +37,7 @@ pub fn is_ready(pod: &Value) -> bool {
 /// Whether the pod is being deleted.
 #[must_use]
 pub fn is_going(pod: &Value) -> bool {
-    pod.pointer("/metadata/deletionTimestamp").is_some()
+    at(pod, "/metadata/deletionTimestamp").is_some()
 }
 
 /// Whether the pod's containers have run to their end.
@@ -72,6 +83,12 @@ pub fn create(
     }
     adjust(&mut pod);
     let served = Served::from(&("v1", "Pod", "pods", true));
+    if store.get(&Key::of(&pod)).is_some() {
+        // It is somebody else's.
+        let message = format!("Error creating: pods \"{name}\" already exists");
+        store.event(owner, "Warning", "FailedCreate", &message);
+        return false;
+    }
     match admission::pod(store, &served, &pod) {
         Ok(()) => {
             store.upsert(pod);

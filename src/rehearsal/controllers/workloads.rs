@@ -128,6 +128,7 @@ pub fn deployment(store: &Store, key: &Key, object: &Value) -> Option<Duration> 
 
 /// Keeps the wanted number of pods.
 pub fn replica_set(store: &Store, key: &Key, object: &Value) -> Option<Duration> {
+    pods::adopt(store, object, |_| true);
     let mut own = pods::owned(store, object, "v1", "Pod");
     own.retain(|pod| !pods::is_going(pod) && !pods::has_ended(pod));
     let wanted = replicas(object);
@@ -168,6 +169,7 @@ pub fn stateful_set(store: &Store, key: &Key, object: &Value) -> Option<Duration
         current => current.to_owned(),
     };
     let partition = number(object, "/spec/updateStrategy/rollingUpdate/partition", 0);
+    pods::adopt(store, object, |pod| ordinal_in(&key.name, pod).is_some());
     let own = pods::owned(store, object, "v1", "Pod");
     let revision = |pod: &Value| text(pod, &format!("/metadata/labels/{REVISION_LABEL}")).to_owned();
     let ready = count(&own, |pod| pods::is_ready(pod) && !pods::is_going(pod));
@@ -193,8 +195,8 @@ pub fn stateful_set(store: &Store, key: &Key, object: &Value) -> Option<Duration
     for ordinal in 0..wanted {
         match find(ordinal) {
             None => {
-                // Ordinals that the update has not reached yet come back as they were.
-                let name = if ordinal < partition + of_current && update != current { &current } else { &update };
+                // Below the partition a pod comes back as it was; all others are of the newest template at once.
+                let name = if ordinal < partition { &current } else { &update };
                 if !ordinal_pod(store, object, ordinal, name) {
                     return Some(RETRY);
                 }
@@ -207,8 +209,7 @@ pub fn stateful_set(store: &Store, key: &Key, object: &Value) -> Option<Duration
             return None;
         }
     }
-    let ordinal_of =
-        |pod: &Value| text(pod, "/metadata/name").rsplit('-').next().and_then(|n| n.parse().ok()).unwrap_or(0_i64);
+    let ordinal_of = |pod: &Value| ordinal_in(&key.name, pod).unwrap_or(0);
     if let Some(last) = own.iter().filter(|pod| ordinal_of(pod) >= wanted).max_by_key(|pod| ordinal_of(pod)) {
         store.delete(&pods::key(last), Propagation::Background);
         return None;
@@ -225,6 +226,11 @@ pub fn stateful_set(store: &Store, key: &Key, object: &Value) -> Option<Duration
         }
     }
     None
+}
+
+/// 2 of `spire-server-2`, if the set is `spire-server`.
+fn ordinal_in(set: &str, pod: &Value) -> Option<i64> {
+    text(pod, "/metadata/name").strip_prefix(set)?.strip_prefix('-')?.parse().ok()
 }
 
 fn ordinal_pod(store: &Store, object: &Value, ordinal: i64, revision: &str) -> bool {
@@ -283,6 +289,7 @@ pub fn daemon_set(store: &Store, key: &Key, object: &Value) -> Option<Duration> 
         })
         .map(|node| text(node, "/metadata/name"))
         .collect();
+    pods::adopt(store, object, |_| true);
     let mut own = pods::owned(store, object, "v1", "Pod");
     let pinned = "/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms/0/matchFields/0/values/0";
     let current = |pod: &Value| text(pod, &format!("/metadata/labels/{REVISION_LABEL}")) == revision;

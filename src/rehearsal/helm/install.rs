@@ -1,15 +1,17 @@
 //! What helm does to a cluster: install, upgrade, uninstall, test.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{PINS, chart_at, is_crd, namespace_of, store_of, values_of};
+use super::{PINS, chart_at, goes_before, namespace_of, store_of, values_of};
 use crate::rehearsal::State;
 use crate::rehearsal::api::{self, Part, WriteOptions};
-use crate::rehearsal::charts::{hooks_of, is_hook_for};
+use crate::rehearsal::charts::{Chart, hooks_of, is_hook_for};
+use crate::rehearsal::faults::Fault;
 use crate::rehearsal::object::{condition, set, text};
 use crate::rehearsal::process::{Arguments, End, Ended, Process};
 use crate::rehearsal::release::{self, Info, Release};
@@ -18,15 +20,16 @@ use crate::rehearsal::store::{Key, Propagation, Store};
 /// Helm merges on its own side and overwrites; for what this world observes that is a forced apply.
 const HELM: WriteOptions<'_> = WriteOptions { manager: "helm", force: true, dry_run: false };
 
-/// An upgrade that was cut off by SIGINT is marked as failed; one that was killed stays pending, but nothing here is killed.
+/// An upgrade that was cut off by SIGINT is marked as failed; one that was killed stays pending.
 struct CutOff {
     store: Store,
     release: Option<Release>,
 }
 
 impl CutOff {
-    fn release(&self) -> Result<&Release, End> {
-        self.release.as_ref().ok_or(End::Signal(2))
+    /// Whoever was killed writes nothing down any more.
+    fn forget(mut self) {
+        self.release = None;
     }
 
     fn ends(mut self, status: &str, description: &str) {
@@ -45,7 +48,32 @@ impl Drop for CutOff {
     }
 }
 
-pub(super) async fn upgrade(state: &State, process: &Process<'_>) -> Ended {
+/// Why a revision did not come about.
+pub(in crate::rehearsal) enum Failed {
+    /// In helm's words, as after `Error: `.
+    Words(String),
+    /// helm was killed.
+    Killed,
+}
+
+impl From<String> for Failed {
+    fn from(words: String) -> Self {
+        Failed::Words(words)
+    }
+}
+
+/// What a revision is to be.
+pub(in crate::rehearsal) struct Wanted {
+    pub(in crate::rehearsal) name: String,
+    pub(in crate::rehearsal) namespace: String,
+    pub(in crate::rehearsal) chart: Chart,
+    pub(in crate::rehearsal) values: Value,
+    pub(in crate::rehearsal) deadline: Instant,
+    /// helm does not live to see the end of it.
+    pub(in crate::rehearsal) dies: bool,
+}
+
+pub(super) async fn upgrade(state: &Arc<State>, process: &Process<'_>) -> Ended {
     let arguments = process.arguments(1, &[PINS[0], PINS[1], PINS[2], "--values", "--timeout"], &["--install"])?;
     let [_, name, path] = arguments.words.as_slice() else { return Err(process.unknown()) };
     let deadline = deadline_of(process, &arguments)?;
@@ -61,23 +89,48 @@ pub(super) async fn upgrade(state: &State, process: &Process<'_>) -> Ended {
     }
     let chart = chart_at(process, path)?;
     let values = values_of(process, &arguments)?;
-    let prefix = if installs { "Error: " } else { "Error: UPGRADE FAILED: " };
-    if past.last().is_some_and(Release::is_pending) {
-        return Err(process.fail(format!("{prefix}another operation (install/upgrade/rollback) is in progress")));
+    let dies = Fault::HelmDiesIn(if installs { "install" } else { "upgrade" }.to_owned());
+    let dies = chart.name == "spire" && state.faults().take(|fault| *fault == dies).is_some();
+    let wanted = Wanted { name: (*name).to_owned(), namespace: namespace.to_owned(), chart, values, deadline, dies };
+    match revise(&store, wanted).await {
+        Ok(release) => {
+            if !installs {
+                process.out(format!("Release \"{name}\" has been upgraded. Happy Helming!"));
+                meddle(state, &store, &release);
+            }
+            print_status(process, &release, "deployed");
+            Ok(())
+        }
+        Err(Failed::Killed) => Err(End::Signal(9)),
+        Err(Failed::Words(words)) => {
+            let prefix = if installs { "Error: " } else { "Error: UPGRADE FAILED: " };
+            Err(process.fail(format!("{prefix}{words}")))
+        }
     }
-    let objects = chart.render(name, namespace, &values).map_err(|words| process.fail(format!("{prefix}{words}")))?;
+}
+
+/// Makes the next revision of a release.
+pub(in crate::rehearsal) async fn revise(store: &Store, wanted: Wanted) -> Result<Release, Failed> {
+    let Wanted { name, namespace, chart, values, deadline, dies } = wanted;
+    let past = release::history(store, &namespace, &name);
+    let installs = past.is_empty();
+    if past.last().is_some_and(Release::is_pending) {
+        return Err("another operation (install/upgrade/rollback) is in progress".to_owned().into());
+    }
+    let objects = chart.render(&name, &namespace, &values, Some(store))?;
     sleep(Duration::from_millis(1_200)).await;
-    let (crds, objects): (Vec<Value>, Vec<Value>) = objects.into_iter().partition(is_crd);
-    install_crds(&store, &crds).await;
+    let (crds, objects): (Vec<Value>, Vec<Value>) = objects.into_iter().partition(|object| goes_before(&chart, object));
+    install_crds(store, &crds).await;
     let (hooks, manifest): (Vec<Value>, Vec<Value>) = objects
         .into_iter()
-        .map(|object| owned(&store, object, name, namespace))
+        .map(|object| owned(store, object, &name, &namespace))
         .partition(|object| !hooks_of(object).is_empty());
-    unbuildable(&store, &manifest, name, namespace, if installs { "install" } else { "update" })
-        .map_or(Ok(()), |words| Err(process.fail(format!("{prefix}{words}"))))?;
-
+    unbuildable(store, &manifest, &name, &namespace, if installs { "install" } else { "update" })
+        .map_or(Ok(()), Err)?;
+    if store.get(&Key::new("v1", "Namespace", "", &namespace)).is_none() {
+        return Err(format!("create: failed to create: namespaces \"{namespace}\" not found").into());
+    }
     let now = store.now();
-    let revision = past.last().map_or(1, |last| last.version + 1);
     let (status, verb) = if installs { ("pending-install", "install") } else { ("pending-upgrade", "upgrade") };
     let info = Info {
         first_deployed: past.first().map_or(now, |first| first.info.first_deployed),
@@ -85,45 +138,72 @@ pub(super) async fn upgrade(state: &State, process: &Process<'_>) -> Ended {
         description: if installs { "Initial install underway".to_owned() } else { "Preparing upgrade".to_owned() },
         status: status.to_owned(),
     };
-    if store.get(&Key::new("v1", "Namespace", "", namespace)).is_none() {
-        return Err(process.fail(format!("Error: create: failed to create: namespaces \"{namespace}\" not found")));
-    }
-    let release = Release {
-        name: (*name).to_owned(),
-        namespace: namespace.to_owned(),
-        version: revision,
+    let mut release = Release {
+        version: past.last().map_or(1, |last| last.version + 1),
         info,
-        chart: chart.into(),
+        chart: (&chart).into(),
         config: values,
         manifest,
         hooks,
+        name,
+        namespace,
     };
-    release.save(&store);
-    let work = CutOff { store: store.clone(), release: Some(release) };
-
-    let result = send(&store, work.release()?, &past, verb, deadline).await;
-    match result {
+    release.save(store);
+    let work = CutOff { store: store.clone(), release: Some(release.clone()) };
+    match send(store, &release, &past, verb, deadline, dies).await {
         Ok(()) => {
             for mut old in past.into_iter().filter(|old| old.info.status == "deployed") {
-                old.save_as(&store, "superseded", &old.info.description.clone());
+                old.save_as(store, "superseded", &old.info.description.clone());
             }
-            if !installs {
-                process.out(format!("Release \"{name}\" has been upgraded. Happy Helming!"));
-            }
-            print_status(process, work.release()?, "deployed");
             work.ends("deployed", if installs { "Install complete" } else { "Upgrade complete" });
-            Ok(())
+            "deployed".clone_into(&mut release.info.status);
+            Ok(release)
         }
-        Err(words) => {
-            let description = if installs {
-                format!("Release \"{name}\" failed: {words}")
-            } else {
-                format!("Upgrade \"{name}\" failed: {words}")
-            };
-            work.ends("failed", &description);
-            Err(process.fail(format!("{prefix}{words}")))
+        Err(Failed::Killed) => {
+            work.forget();
+            Err(Failed::Killed)
+        }
+        Err(Failed::Words(words)) => {
+            let name = &release.name;
+            work.ends(
+                "failed",
+                &if installs {
+                    format!("Release \"{name}\" failed: {words}")
+                } else {
+                    format!("Upgrade \"{name}\" failed: {words}")
+                },
+            );
+            Err(words.into())
         }
     }
+}
+
+/// From our helm's end to somebody else's.
+const MEDDLES_AFTER: Duration = Duration::from_secs(4);
+
+/// Somebody else changes the release, if that is to happen.
+fn meddle(state: &Arc<State>, store: &Store, ours: &Release) {
+    if ours.chart.name != "spire" {
+        return;
+    }
+    let Some(Fault::ForeignUpgrade(to)) = state.faults().take(|fault| matches!(fault, Fault::ForeignUpgrade(_))) else {
+        return;
+    };
+    let past = release::history(store, &ours.namespace, &ours.name);
+    let before = past.iter().rev().nth(1).unwrap_or(ours);
+    let base = if to.is_some() { ours } else { before };
+    let Some(chart) = Chart::find(&base.chart.name, &base.chart.version) else { return };
+    let mut values = base.config.clone();
+    for part in to.iter().flat_map(|_| ["spire-server", "spire-agent"]) {
+        set(&mut values, &format!("/{part}/image/tag"), to.clone().unwrap_or_default());
+    }
+    let (store, name, namespace) = (store.clone(), ours.name.clone(), ours.namespace.clone());
+    tokio::spawn(async move {
+        sleep(MEDDLES_AFTER).await;
+        let deadline = Instant::now() + Duration::from_secs(300);
+        // How it goes for somebody else is for them to know.
+        let _ = revise(&store, Wanted { name, namespace, chart, values, deadline, dies: false }).await;
+    });
 }
 
 fn print_status(process: &Process<'_>, release: &Release, status: &str) {
@@ -179,37 +259,64 @@ fn unbuildable(store: &Store, manifest: &[Value], release: &str, namespace: &str
             ));
         }
         let live = store.get(&Key::of(object))?;
-        let (owner, home) = ("/metadata/annotations/meta.helm.sh~1release-name", "/metadata/annotations/meta.helm.sh~1release-namespace");
-        (text(&live, owner) != release || text(&live, home) != namespace).then(|| {
+        let marks = [
+            ("label", "app.kubernetes.io/managed-by", "/metadata/labels/app.kubernetes.io~1managed-by", "Helm"),
+            ("annotation", "meta.helm.sh/release-name", "/metadata/annotations/meta.helm.sh~1release-name", release),
+            ("annotation", "meta.helm.sh/release-namespace", "/metadata/annotations/meta.helm.sh~1release-namespace", namespace),
+        ];
+        let wrong = marks.into_iter().filter(|(_, _, pointer, expected)| text(&live, pointer) != *expected);
+        let wrong: Vec<String> = wrong
+            .map(|(what, key, pointer, expected)| match text(&live, pointer) {
+                "" => format!("{what} validation error: missing key \"{key}\": must be set to \"{expected}\""),
+                other => format!("{what} validation error: key \"{key}\" must equal \"{expected}\": current value is \"{other}\""),
+            })
+            .collect();
+        (!wrong.is_empty()).then(|| {
             format!(
                 "Unable to continue with {verb}: {kind} \"{name}\" in namespace \"{}\" exists and cannot be imported into the current \
-                 release: invalid ownership metadata; annotation validation error: missing key \"meta.helm.sh/release-name\": must be set to \"{release}\"",
-                text(object, "/metadata/namespace")
+                 release: invalid ownership metadata; {}",
+                text(object, "/metadata/namespace"),
+                wrong.join("; ")
             )
         })
     })
 }
 
 /// Hooks, objects, hooks; and what the last revision had and this one has not goes.
-async fn send(store: &Store, release: &Release, past: &[Release], verb: &str, deadline: Instant) -> Result<(), String> {
+async fn send(
+    store: &Store,
+    release: &Release,
+    past: &[Release],
+    verb: &str,
+    deadline: Instant,
+    dies: bool,
+) -> Result<(), Failed> {
     run_hooks(store, release, &format!("pre-{verb}"), deadline).await?;
-    for object in &release.manifest {
-        api::apply(store, object, Part::Main, HELM).map_err(|status| match verb {
-            "install" => status.message.clone(),
-            _ => format!(
-                "cannot patch \"{}\" with kind {}: {}",
-                text(object, "/metadata/name"),
-                text(object, "/kind"),
-                status.message
-            ),
-        })?;
+    // What cannot be made ends it; what cannot be changed is told at the end, with all else changed.
+    let mut unchanged = Vec::new();
+    for (sent, object) in release.manifest.iter().enumerate() {
+        if dies && 2 * sent > release.manifest.len() {
+            return Err(Failed::Killed);
+        }
+        let there = store.get(&Key::of(object)).is_some();
+        if let Err(status) = api::apply(store, object, Part::Main, HELM) {
+            let (name, kind) = (text(object, "/metadata/name"), text(object, "/kind"));
+            match (there, verb) {
+                (true, _) => unchanged.push(format!("cannot patch \"{name}\" with kind {kind}: {}", status.message)),
+                (false, "install") => return Err(status.message.clone().into()),
+                (false, _) => return Err(format!("failed to create resource: {}", status.message).into()),
+            }
+        }
         sleep(Duration::from_millis(20)).await;
+    }
+    if !unchanged.is_empty() {
+        return Err(unchanged.join(" && ").into());
     }
     let kept: Vec<Key> = release.manifest.iter().map(Key::of).collect();
     for object in past.last().iter().flat_map(|last| &last.manifest).filter(|object| !kept.contains(&Key::of(object))) {
         store.delete(&Key::of(object), Propagation::Background);
     }
-    run_hooks(store, release, &format!("post-{verb}"), deadline).await
+    Ok(run_hooks(store, release, &format!("post-{verb}"), deadline).await?)
 }
 
 async fn run_hooks(store: &Store, release: &Release, event: &str, deadline: Instant) -> Result<(), String> {
@@ -270,7 +377,14 @@ pub(super) async fn uninstall(state: &State, process: &Process<'_>) -> Ended {
     };
     last.clone().save_as(&store, "uninstalling", "Deletion in progress (or silently failed)");
     sleep(Duration::from_millis(500)).await;
-    for object in last.manifest.iter().rev() {
+    let dies = last.chart.name == "spire" && {
+        let dies = Fault::HelmDiesIn("uninstall".to_owned());
+        state.faults().take(|fault| *fault == dies).is_some()
+    };
+    for (gone, object) in last.manifest.iter().rev().enumerate() {
+        if dies && 2 * gone > last.manifest.len() {
+            return Err(End::Signal(9));
+        }
         store.delete(&Key::of(object), Propagation::Background);
     }
     if arguments.has("--wait") {

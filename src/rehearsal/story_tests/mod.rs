@@ -1,7 +1,9 @@
 //! The world played from outside, by the adapters that `coastal` speaks through.
 
+mod charts;
 mod lab;
 mod tools;
+mod upgrade;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -18,7 +20,7 @@ use super::controllers::is_ready;
 use super::faults::Fault;
 use super::object::{condition, text};
 use super::store::{Key, Propagation, Store};
-use super::{Options, Rehearsal};
+use super::{Begin, Options, Rehearsal};
 use crate::tools::helm::{self, Helm};
 use crate::tools::{Command, CommandError, CommandIo, Output, Target, Tool, docker, kind, kubectl};
 use crate::workload::updates_in;
@@ -103,10 +105,15 @@ impl Scene {
     }
 
     async fn pull(&self) -> PathBuf {
-        let helm = self.helm();
-        self.run(&helm.repo_add("spiffe", "https://spiffe.github.io/helm-charts/")).await.unwrap();
-        self.run(&helm.pull("spiffe/spire", &Version::new(0, 13, 0), self.directory.path(), MINUTES)).await.unwrap();
-        self.path(&helm::archive_name("spiffe/spire", &Version::new(0, 13, 0)))
+        self.run(&self.helm().repo_add("spiffe", "https://spiffe.github.io/helm-charts/")).await.unwrap();
+        self.chart("spiffe/spire", "0.13.0").await
+    }
+
+    /// Downloads a chart of a repository that is known.
+    async fn chart(&self, chart: &str, version: &str) -> PathBuf {
+        let version = Version::parse(version).unwrap();
+        self.run(&self.helm().pull(chart, &version, self.directory.path(), MINUTES)).await.unwrap();
+        self.path(&helm::archive_name(chart, &version))
     }
 
     async fn install_spire(&self) -> Result<Output, CommandError> {

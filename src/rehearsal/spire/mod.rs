@@ -1,0 +1,205 @@
+//! SPIRE: data store, servers, controller manager, agents, and what reaches the workloads.
+//!
+//! Each pass looks at the pods that run, moves on what has become due, and says when to look again. A process keeps
+//! what it read when it started, as the real ones do.
+
+mod agent;
+mod config;
+pub(super) mod dump;
+mod manager;
+mod schema;
+mod server;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use semver::Version;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::authority::Authority;
+use super::faults::Faults;
+use super::object::text;
+use super::store::Store;
+use super::{pods, workloads};
+
+pub(super) use self::agent::{Agent, agent_container, cannot_attest};
+pub(super) use self::config::{AgentSettings, Settings};
+pub(super) use self::schema::{is_published, settled_row};
+pub(super) use self::server::{Journal, REFUSES_AFTER, Server};
+
+/// The state of everything SPIRE in one cluster.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Spire {
+    /// By where the data store keeps its files.
+    pub(super) databases: BTreeMap<String, Database>,
+    /// What servers keep on disk, by their claim.
+    disks: BTreeMap<String, server::Disk>,
+    /// When each running process was first seen.
+    pub(super) since: BTreeMap<String, Timestamp>,
+    /// The processes of servers that are up.
+    pub(super) servers: BTreeMap<String, Server>,
+    /// The processes of agents that serve the Workload API.
+    pub(super) agents: BTreeMap<String, Agent>,
+    pub(super) workloads: BTreeMap<String, workloads::Workload>,
+}
+
+/// A data store.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Database {
+    /// Set when the data store makes its files, and not changed by a later environment.
+    pub(super) password: String,
+    /// The row of the table `migrations`.
+    pub(super) migrations: Option<(u32, String)>,
+    /// The trust domain's bundle.
+    pub(super) bundle: Vec<Authority>,
+    /// Moves on with each change of the bundle.
+    pub(super) sequence: u64,
+    pub(super) bundle_changed: Option<Timestamp>,
+    /// Registration entries, by the uid of the pod that they are for.
+    pub(super) entries: BTreeMap<String, Entry>,
+    /// Attested agents, by the uid of their node.
+    pub(super) agents: BTreeMap<String, AttestedAgent>,
+    /// The journals of servers that keep them here, by their claim.
+    pub(super) journals: BTreeMap<String, Journal>,
+}
+
+/// A registration entry.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Entry {
+    pub(super) id: String,
+    /// The path of its SPIFFE id.
+    pub(super) path: String,
+    /// The path of its parent's.
+    pub(super) parent: String,
+    pub(super) hint: String,
+    /// The identity that it was made by, as it was then.
+    origin: String,
+    pub(super) created: Timestamp,
+}
+
+/// An attested agent.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct AttestedAgent {
+    pub(super) path: String,
+    pub(super) attested: Timestamp,
+    pub(super) svid_ttl: SignedDuration,
+    pub(super) version: String,
+    pub(super) pod: String,
+    pub(super) namespace: String,
+}
+
+/// A pass over the cluster at one moment.
+pub(super) struct Pass<'a> {
+    pub(super) store: &'a Store,
+    pub(super) faults: &'a Faults,
+    pub(super) now: Timestamp,
+    pub(super) pods: Vec<Arc<Value>>,
+    /// The processes of servers that answer.
+    up: BTreeSet<String>,
+    /// The servers that agents are connected to, by their processes.
+    pub(super) links: BTreeMap<String, String>,
+    /// The soonest thing that is not due yet.
+    next: Option<Timestamp>,
+}
+
+impl<'a> Pass<'a> {
+    pub(super) fn new(store: &'a Store, faults: &'a Faults) -> Self {
+        Pass {
+            store,
+            faults,
+            now: store.now(),
+            pods: pods::all(store),
+            up: BTreeSet::new(),
+            links: BTreeMap::new(),
+            next: None,
+        }
+    }
+
+    /// Whether `time` has come; if not, somebody will look again then.
+    pub(super) fn due(&mut self, time: Timestamp) -> bool {
+        if time > self.now {
+            self.next = Some(self.next.map_or(time, |next| next.min(time)));
+        }
+        time <= self.now
+    }
+
+    /// When to look again, if nothing changes before.
+    pub(super) fn next(&self) -> Option<Timestamp> {
+        self.next
+    }
+
+    /// A container writes a line as SPIRE does.
+    pub(super) fn log(&self, pod: &Value, container: &str, line: &str) {
+        log(self.store, pod, container, line);
+    }
+}
+
+fn log(store: &Store, pod: &Value, container: &str, line: &str) {
+    let line = format!("time=\"{}\" {line}", store.timestamp());
+    store.append_log(pods::namespace(pod), pods::name(pod), container, &line);
+}
+
+impl Spire {
+    /// Moves on what is due.
+    pub(super) fn pass(&mut self, pass: &mut Pass<'_>) {
+        let all = pass.pods.clone();
+        self.forget_the_dead(&all);
+        for pod in &all {
+            if let Some(container) = pods::container(pod, "postgres")
+                && pods::life(pod, text(container, "/name")).is_some()
+            {
+                let password = pods::env(pass.store, pod, container, "POSTGRES_PASSWORD").unwrap_or_default();
+                self.databases
+                    .entry(pods::home(pass.store, pod))
+                    .or_insert_with(|| Database { password, ..Database::default() });
+            }
+        }
+        for pod in &all {
+            self.server(pass, pod);
+        }
+        let up = all.iter().filter_map(|pod| self.server_up(pass.store, pass.faults, pod));
+        pass.up = up.map(|(life, _)| life).collect();
+        self.entries(pass);
+        for pod in &all {
+            self.agent(pass, pod);
+        }
+        let links = self
+            .agents
+            .iter()
+            .filter_map(|(life, agent)| Some((life.clone(), agent::reached(pass, &agent.settings, life)?)));
+        pass.links = links.collect();
+        for pod in &all {
+            self.workload(pass, pod);
+        }
+    }
+
+    fn forget_the_dead(&mut self, all: &[Arc<Value>]) {
+        let uids: BTreeSet<&str> = all.iter().map(|pod| pods::uid(pod)).collect();
+        let lives: BTreeSet<String> = all.iter().flat_map(|pod| pods::lives(pod)).collect();
+        self.since.retain(|life, _| life.split('/').next().is_some_and(|uid| uids.contains(uid)));
+        self.servers.retain(|life, _| lives.contains(life));
+        self.agents.retain(|life, _| lives.contains(life));
+        self.workloads.retain(|life, _| lives.contains(life));
+    }
+
+    /// As if it had always been so: the database holds this row, and the journals of all servers.
+    pub(super) fn begin(&mut self, row: &(u32, String)) {
+        for database in self.databases.values_mut().filter(|database| database.migrations.is_some()) {
+            database.migrations = Some(row.clone());
+            let kept = self.disks.iter().filter_map(|(home, disk)| Some((home.clone(), disk.journal.clone()?)));
+            database.journals.extend(kept);
+        }
+    }
+
+    /// When a process was first seen to run: now, if it is new.
+    pub(super) fn since(&mut self, life: &str, now: Timestamp) -> Timestamp {
+        *self.since.entry(life.to_owned()).or_insert(now)
+    }
+}
+
+/// The version of the program in a container, by its image's tag. One that is no version counts as the newest.
+pub(super) fn version_of(container: &Value) -> Version {
+    Version::parse(pods::tag(text(container, "/image"))).unwrap_or(Version::new(1, 15, 3))
+}

@@ -1,0 +1,156 @@
+//! The gate after each half of a hop: what must be proven before the next half may begin.
+//!
+//! Versions come from the processes, health from the servers themselves, and the identity from a pod that is started
+//! for it and gets an SVID now. Pod readiness is not waited for: an agent is Ready up to a minute after it serves.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::future::try_join_all;
+use jiff::Timestamp;
+use semver::Version;
+
+use crate::engine::{Body, StepContext};
+use crate::error::Failure;
+use crate::plan::Finding;
+use crate::spire::cli::{Bundle, LocalAuthorities, X509Authority};
+use crate::spire::names;
+use crate::steps::identity::server_json_of;
+use crate::steps::live::Live;
+use crate::steps::upgrade::hop;
+use crate::steps::upgrade::images::all_at;
+use crate::steps::{continuity, probe, reach, spire};
+
+/// From this version on a server tells which authority is its own (facts, section 3).
+const LOCAL_AUTHORITY: Version = Version::new(1, 11, 0);
+
+/// [`crate::plan::HopPart::ServersGate`].
+pub(super) struct Servers(pub(super) u16);
+
+/// [`crate::plan::HopPart::AgentsGate`].
+pub(super) struct Agents(pub(super) u16);
+
+#[async_trait]
+impl Body for Servers {
+    async fn check(&self, _cx: &StepContext) -> Result<Finding, Failure> {
+        Ok(Finding::Missing("a gate looks each time".into()))
+    }
+
+    async fn run(&self, _cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
+        Ok(()) // a gate changes nothing; what it has to see is waited for
+    }
+
+    async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
+        let (to, since) = (&hop(cx, self.0)?.to, cx.session.world.clock.now());
+        let proof = async {
+            let healthy = spire::healthy(cx).await?;
+            let live = Live::look(cx).await?;
+            let at = all_at(&live.servers, to, cx.session.lab.spire.servers as usize).map_err(Failure::check_failed)?;
+            let authorities = one_bundle(cx).await?;
+            own_authorities(cx, to, &authorities).await?;
+            let identity = identity(cx, self.0, since, &authorities).await?;
+            Ok(format!("{healthy}, {at}; one bundle of {} authorities; {identity}", authorities.len()))
+        }
+        .await;
+        proof.map_err(|failure| ways_on(cx, self.0, failure))
+    }
+}
+
+#[async_trait]
+impl Body for Agents {
+    async fn check(&self, _cx: &StepContext) -> Result<Finding, Failure> {
+        Ok(Finding::Missing("a gate looks each time".into()))
+    }
+
+    async fn run(&self, _cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
+        Ok(()) // as for the servers
+    }
+
+    async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
+        let (to, since) = (&hop(cx, self.0)?.to, cx.session.world.clock.now());
+        let proof = async {
+            let cluster = reach::cluster(cx).await?;
+            let serving = spire::serving(cx, &cluster).await?;
+            let live = Live::look(cx).await?;
+            let at = all_at(&live.agents, to, live.agents.len().max(1)).map_err(Failure::check_failed)?;
+            let authorities = one_bundle(cx).await?;
+            let identity = identity(cx, self.0, since, &authorities).await?;
+            Ok(format!("{serving}, {at}; {identity}"))
+        }
+        .await;
+        proof.map_err(|failure| ways_on(cx, self.0, failure))
+    }
+}
+
+/// A gate that is not passed leaves the other half where it is. There are two ways on.
+fn ways_on(cx: &StepContext, number: u16, failure: Failure) -> Failure {
+    let Ok(hop) = hop(cx, number) else { return failure };
+    failure
+        .fact(format!("hop {} -> {} stopped at its gate: what comes after it was not touched", hop.from, hop.to))
+        .next(format!("forward: mend the cause, then `coastal upgrade --to {}` goes on from what runs", hop.to))
+        .next(format!("back: `coastal upgrade --to {}`", hop.from))
+}
+
+/// New pods get SVIDs now, and none that was there lost its own since the change began.
+async fn identity(
+    cx: &StepContext,
+    number: u16,
+    since: Timestamp,
+    authorities: &BTreeSet<String>,
+) -> Result<String, Failure> {
+    let purpose = format!("hop-{number}");
+    let asked = probe::Asked { purpose: &purpose, issued_after: since, authorities };
+    let proofs = probe::prove(cx, asked).await?;
+    let report = continuity::so_far(cx).await?;
+    continuity::unbroken(&report)?;
+    Ok(format!("{}; {report}", probe::in_words(&proofs)))
+}
+
+/// The authority ids of the bundle, once all servers show the same. Each has a cache of a second.
+async fn one_bundle(cx: &StepContext) -> Result<BTreeSet<String>, Failure> {
+    loop {
+        let bundles = try_join_all(servers(cx).into_iter().map(|pod| async move {
+            let bundle: Bundle = server_json_of(cx, &pod, &["bundle", "show"]).await?;
+            let ids: BTreeSet<String> = bundle.x509_authorities.iter().filter_map(X509Authority::key_id).collect();
+            Ok::<_, Failure>((pod, ids))
+        }))
+        .await?;
+        let Some((first, ids)) = bundles.first() else {
+            return Err(Failure::check_failed("there is no server to ask for the bundle"));
+        };
+        match bundles.iter().find(|(_, other)| other != ids) {
+            None => return Ok(ids.clone()),
+            Some((other, _)) if cx.remaining() < Duration::from_secs(2) => {
+                return Err(Failure::check_failed(format!("{first} and {other} do not show the same bundle")));
+            }
+            Some((other, _)) => cx.progress(format!("{first} and {other} do not show the same bundle yet")),
+        }
+        cx.sleep(Duration::from_millis(500)).await?;
+    }
+}
+
+/// Each server's own authority is in the bundle. Older servers do not tell which one is theirs.
+async fn own_authorities(cx: &StepContext, version: &Version, bundle: &BTreeSet<String>) -> Result<(), Failure> {
+    if *version < LOCAL_AUTHORITY {
+        return Ok(());
+    }
+    try_join_all(servers(cx).into_iter().map(|pod| async move {
+        let local: LocalAuthorities = server_json_of(cx, &pod, &["localauthority", "x509", "show"]).await?;
+        let id = local.active.authority_id;
+        if bundle.contains(&id) {
+            Ok(())
+        } else {
+            Err(Failure::check_failed(format!("the authority that {pod} signs with is not in the bundle"))
+                .fact(format!("authority {id}"))
+                .fact(format!("bundle: {}", bundle.iter().cloned().collect::<Vec<_>>().join(", "))))
+        }
+    }))
+    .await?;
+    Ok(())
+}
+
+fn servers(cx: &StepContext) -> Vec<String> {
+    let spire = &cx.session.lab.spire;
+    (0..spire.servers).map(|ordinal| format!("{}-{ordinal}", names::server(spire))).collect()
+}
