@@ -9,6 +9,7 @@ mod comparison;
 #[path = "../contract/mod.rs"]
 mod contract;
 mod events;
+mod interrupts;
 mod patience;
 mod processes;
 mod readme;
