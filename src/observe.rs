@@ -94,10 +94,15 @@ pub async fn seen(cx: &StepContext, live: &Live) -> Result<Seen, Failure> {
             .fact(format!("the database is at schema {schema}, written by SPIRE {code_version}"))
             .next("`coastal logs server` shows what the servers say"));
     }
+    // An agent that does not answer is not one that is not there: it counts as what it was started as.
+    let mut agents = live.agent_versions();
+    if live.agents.iter().any(|(_, version)| version.is_none()) {
+        agents.extend(live.agent_template.iter().filter(|version| !agents.contains(version)).cloned().collect::<Vec<_>>());
+    }
     let text = |versions: Vec<semver::Version>| versions.iter().map(ToString::to_string).collect();
     Ok(Seen {
         servers: text(servers),
-        agents: text(live.agent_versions()),
+        agents: text(agents),
         schema: Some(schema),
         code_version: Some(code_version),
         chart: live.chart.as_ref().map(ToString::to_string),

@@ -64,6 +64,25 @@ fn up_and_down_again_servers_first_then_agents_first() {
     assert_eq!((&state["schema"], &state["code_version"]), (&23.into(), &"1.8.0".into()));
 }
 
+/// How each step ended, in that order.
+fn outcomes(ran: &Ran) -> Value {
+    let of = |event: &Value| match event["type"].as_str() {
+        Some("step-done" | "step-skipped" | "step-failed") => Some(serde_json::json!([event["step"], event["type"]])),
+        _ => None,
+    };
+    ran.lines().iter().filter_map(of).collect()
+}
+
+#[test]
+fn the_steps_end_as_they_did_on_a_real_cluster() {
+    let recorded: Value = serde_json::from_str(include_str!("../data/recordings/upgrade.json")).unwrap();
+    let lab = TestLab::new();
+    // The recording's database had been at schema 23 before.
+    let up = lab.coastal(&format!("{RUN} upgrade --to 1.8.0")).ok();
+    let down = lab.coastal(&format!("{RUN} upgrade --to 1.7.2")).ok();
+    assert_eq!((outcomes(&up), outcomes(&down)), (recorded["up"].clone(), recorded["down"].clone()));
+}
+
 #[test]
 fn the_whole_way_up_and_down_again_over_the_dumps() {
     let lab = TestLab::new();
