@@ -20,6 +20,7 @@ use crate::plan::{self, Finding, Goal, Observed, Plan, Role, StepId};
 use crate::session::Session;
 use crate::spire::cli::{Agents, Bundle, Count};
 use crate::spire::names;
+use crate::spire::policy::Seen;
 use crate::steps::live::Live;
 use crate::steps::reach::{self, Presence};
 use crate::steps::{self, identity, release, workload};
@@ -155,6 +156,18 @@ pub struct SpireStatus {
     /// When the first of them expires.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_authority_expires_at: Option<Timestamp>,
+}
+
+impl From<&SpireStatus> for Seen {
+    fn from(status: &SpireStatus) -> Self {
+        Seen {
+            servers: status.servers.clone(),
+            agents: status.agents.clone(),
+            schema: status.schema,
+            code_version: status.code_version.clone(),
+            chart: status.chart.clone(),
+        }
+    }
 }
 
 /// The workload's part of [`Status`].
