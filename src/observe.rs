@@ -199,6 +199,18 @@ pub struct SpireStatus {
     pub first_authority_expires_at: Option<Timestamp>,
 }
 
+impl From<&SpireStatus> for Seen {
+    fn from(status: &SpireStatus) -> Self {
+        Seen {
+            servers: status.servers.clone(),
+            agents: status.agents.clone(),
+            schema: status.schema,
+            code_version: status.code_version.clone(),
+            chart: status.chart.clone(),
+        }
+    }
+}
+
 /// The workload's part of [`Status`].
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct WorkloadStatus {

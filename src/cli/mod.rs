@@ -226,6 +226,7 @@ async fn on(command: &Command, global: &Global, ui: &Ui, line: &str, outside: &O
         Command::Logs(args) => Box::pin(logs::run(args, ui, outside)).await,
         Command::ClusterUp { adopt: true } => Box::pin(goal::adopt(global, ui, line, outside)).await,
         Command::BuildLoadImage { dir: Some(dir) } => Box::pin(goal::build_from(dir, global, ui, line, outside)).await,
+        Command::Upgrade(args) if args.state.is_some() => upgrade::judge_file(args, ui),
         Command::Upgrade(args) => Box::pin(change::run(args, global, ui, line, outside)).await,
         Command::Init(_) | Command::Rehearse(_) | Command::Workload(_) => {
             Err(Failure::usage("this command is not about a lab, and cannot be rehearsed"))

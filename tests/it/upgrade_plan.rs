@@ -74,7 +74,9 @@ fn the_tickets_example_to_the_last_field() {
                 },
             ],
             "traps": [],
-            "warnings": [],
+            "warnings": [
+                "agents of 1.12.6 run on chart 0.27.1, which by rights they refuse: it writes `rebootstrap_mode`, which older agents refuse with `unknown configuration detected`",
+            ],
             "risks": [
                 "chart 0.27.1 was made for SPIRE 1.13.2 and is kept: its authors never tried it with 1.14.7, and what newer charts configure stays as it is",
             ],

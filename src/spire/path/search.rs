@@ -349,24 +349,18 @@ impl<'a> Search<'a> {
         if !servers_move && !agents_move {
             return Vec::new();
         }
-        for servers_first in self.orders(view, to) {
+        for servers_first in orders(view, to) {
             let broken = self.both(view, to, servers_first, servers_move, agents_move);
             if broken.is_empty() {
                 let row = if servers_move { start::after(to, view.row) } else { Some(view.row.clone()) };
                 return row.map(|row| (Move::Images { to, servers_first }, row)).into_iter().collect();
             }
-            let down = view.servers.iter().all(|server| *server > to);
+            let down = view.servers.iter().all(|server| *server >= to);
             if down && !servers_first && broken.iter().all(|breach| matches!(breach, Breach::SchemaAhead { .. })) {
                 return self.backups_for(to).map(|(backup, row)| (Move::Restore { to, backup }, row)).collect();
             }
         }
         Vec::new()
-    }
-
-    /// The orders that can be legal, the natural one first: servers lead on the way up, agents on the way down.
-    fn orders(&self, view: View<'_>, to: Release) -> [bool; 2] {
-        let down = view.servers.first().is_some_and(|oldest| to <= *oldest) && view.servers != [to];
-        [!down, down]
     }
 
     /// What both halves of a hop break, in that order.
@@ -421,7 +415,7 @@ impl<'a> Search<'a> {
         let mut found = Vec::new();
         if let Some(to) = self.next_version(nearest.place) {
             let agents_move = !view.agents.is_empty() && view.agents != [to];
-            let servers_first = self.orders(view, to)[0];
+            let servers_first = orders(view, to)[0];
             found.extend(self.both(view, to, servers_first, view.servers != [to], agents_move));
         }
         for to in self.next_charts(nearest.place) {
@@ -440,6 +434,13 @@ impl<'a> Search<'a> {
         let target = self.quest.target;
         destinations.iter().copied().find(|release| *release == target).or_else(|| destinations.last().copied())
     }
+}
+
+/// The orders of servers and agents that can be legal, the natural one first: servers lead on the way up (`true`), agents
+/// on the way down.
+fn orders(view: View<'_>, to: Release) -> [bool; 2] {
+    let down = view.servers.first().is_some_and(|oldest| to <= *oldest) && view.servers != [to];
+    [!down, down]
 }
 
 /// The charts between both, one minor version further on each side, and both.
