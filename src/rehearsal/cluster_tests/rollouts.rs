@@ -47,9 +47,9 @@ fn seconds(seconds: u64) -> tokio::time::Sleep {
 #[tokio::test(start_paused = true)]
 async fn a_partition_holds_the_lower_ordinals() {
     let w = world().await;
-    w.apply(&set("one", "app", 0)).await;
+    w.apply(&set("one", "tier", 0)).await;
     seconds(20).await;
-    w.apply(&set("two", "app", 2)).await;
+    w.apply(&set("two", "tier", 2)).await;
     seconds(20).await;
     assert_eq!(w.images().await, ["one", "one", "two"]);
     // Below it a pod comes back as it was, above it as it is to be.
@@ -66,7 +66,7 @@ async fn a_partition_holds_the_lower_ordinals() {
 #[tokio::test(start_paused = true)]
 async fn in_the_middle_of_a_rollout_a_deleted_pod_comes_back_new() {
     let w = world().await;
-    w.apply(&set("one", "app", 0)).await;
+    w.apply(&set("one", "tier", 0)).await;
     seconds(20).await;
     // Nothing gets beyond db-2, which never is ready.
     w.fates.set(
@@ -76,7 +76,7 @@ async fn in_the_middle_of_a_rollout_a_deleted_pod_comes_back_new() {
             ..Default::default()
         },
     );
-    w.apply(&set("two", "app", 0)).await;
+    w.apply(&set("two", "tier", 0)).await;
     seconds(60).await;
     assert_eq!(w.images().await, ["one", "one", "two"]);
     w.api::<Pod>().delete("db-0", &DeleteParams::default()).await.unwrap();
@@ -87,13 +87,13 @@ async fn in_the_middle_of_a_rollout_a_deleted_pod_comes_back_new() {
 #[tokio::test(start_paused = true)]
 async fn orphaned_pods_are_taken_over_by_a_set_that_selects_them() {
     let w = world().await;
-    w.apply(&set("one", "app", 0)).await;
+    w.apply(&set("one", "tier", 0)).await;
     seconds(20).await;
     let before = w.uids().await;
     w.delete_set(PropagationPolicy::Orphan).await;
     seconds(20).await;
     assert_eq!(w.uids().await, before);
-    w.apply(&set("one", "app", 0)).await;
+    w.apply(&set("one", "tier", 0)).await;
     seconds(20).await;
     assert_eq!(w.uids().await, before, "same template, same pods");
     let set_now = w.api::<StatefulSet>().get("db").await.unwrap();
@@ -117,7 +117,7 @@ async fn orphaned_pods_are_taken_over_by_a_set_that_selects_them() {
 #[tokio::test(start_paused = true)]
 async fn plain_deletion_takes_the_pods_and_leaves_the_claims() {
     let w = world().await;
-    w.apply(&set("one", "app", 0)).await;
+    w.apply(&set("one", "tier", 0)).await;
     seconds(20).await;
     w.delete_set(PropagationPolicy::Background).await;
     seconds(20).await;
@@ -135,7 +135,7 @@ async fn plain_deletion_takes_the_pods_and_leaves_the_claims() {
 #[tokio::test(start_paused = true)]
 async fn selectors_are_for_ever() {
     let w = world().await;
-    w.apply(&set("one", "app", 0)).await;
+    w.apply(&set("one", "tier", 0)).await;
     let patch = json!({"spec": {"selector": {"matchLabels": {"component": "db"}}, "template": {"metadata": {"labels": {"component": "db"}}}}});
     let sets = w.api::<StatefulSet>();
     let (code, reason, message) =

@@ -38,7 +38,7 @@ async fn a_path_that_is_not_served_is_a_bare_page() {
     let kube::Error::Api(status) = ask("/apis/no-such.example/v1/things/one").await.unwrap_err() else {
         panic!("served")
     };
-    assert_eq!((status.code, status.message.as_str()), (404, "404 page not found\n"));
+    assert_eq!((status.code, status.message.as_str()), (404, "404 page not found"));
     assert_ne!(status.reason, "NotFound", "only the server's own Status says so");
     let kube::Error::Api(status) = ask("/api/v1/namespaces/no-such").await.unwrap_err() else { panic!("served") };
     assert_eq!((status.code, status.reason.as_str()), (404, "NotFound"));
