@@ -97,7 +97,9 @@ pub async fn seen(cx: &StepContext, live: &Live) -> Result<Seen, Failure> {
     // An agent that does not answer is not one that is not there: it counts as what it was started as.
     let mut agents = live.agent_versions();
     if live.agents.iter().any(|(_, version)| version.is_none()) {
-        agents.extend(live.agent_template.iter().filter(|version| !agents.contains(version)).cloned().collect::<Vec<_>>());
+        agents.extend(
+            live.agent_template.iter().filter(|version| !agents.contains(version)).cloned().collect::<Vec<_>>(),
+        );
     }
     let text = |versions: Vec<semver::Version>| versions.iter().map(ToString::to_string).collect();
     Ok(Seen {

@@ -226,8 +226,8 @@ fn waits(step: StepId, words: &'static str) -> impl Fn(&What) -> bool + Send + S
 #[tokio::test(start_paused = true)]
 async fn while_something_is_waited_for() {
     for (goal, fault, stop_when) in [
-        (Goal::SpireInstall, Some(Fault::ServerCrashLoop), waits(StepId::SpireServers, "0 of 3 pods ready")),
-        (Goal::SpireInstall, Some(Fault::ServerCrashLoop), waits(StepId::SpireAgents, "Pending")),
+        (Goal::SpireInstall, Some(Fault::ServerCrashLoop(None)), waits(StepId::SpireServers, "0 of 3 pods ready")),
+        (Goal::SpireInstall, Some(Fault::ServerCrashLoop(None)), waits(StepId::SpireAgents, "Pending")),
         (Goal::DeployDatabase, None, waits(StepId::Database, "0 of 1 pods ready")),
         (Goal::ClusterUp, None, waits(StepId::CertManager, "waiting for the webhook to answer: ")),
         (Goal::DeployWorkload, None, waits(StepId::Workload, "no SVID yet")),

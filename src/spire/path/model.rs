@@ -58,7 +58,7 @@ pub(super) fn start(v: V, row: (u32, V)) -> Option<(u32, V)> {
 fn chart_takes(chart: V, is_agent: bool, v: V, now: &[V]) -> bool {
     let mut bounds: Vec<(V, V)> = Vec::new();
     if is_agent {
-        if chart >= (0, 19, 1) && chart <= (0, 26, 1) {
+        if ((0, 19, 1)..=(0, 26, 1)).contains(&chart) {
             bounds.push(((1, 9, 2), (1, 13, 6)));
         }
         if chart >= (0, 27, 0) {
