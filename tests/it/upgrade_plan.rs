@@ -90,7 +90,8 @@ fn the_tickets_example_to_the_last_field() {
 fn verdicts_and_exit_codes() {
     let lab = || state("1.7.2", "1.7.2", 22, "1.7.2", "0.13.0");
     let ahead = || state("1.14.7", "1.13.6", 25, "1.15.3", "0.28.5");
-    let rows: Vec<(String, &str, i32, &str, &[&str], usize)> = vec![
+    type Row<'a> = (String, &'a str, i32, &'a str, &'a [&'a str], usize);
+    let rows: Vec<Row<'_>> = vec![
         (lab(), "--to 1.8.0", 0, "allowed", &[], 1),
         (lab(), "--to 1.8.0 --step", 0, "allowed", &[], 1),
         (lab(), "--to 1.15.3", 0, "allowed", &["SPIRE-ONE-MINOR", "SPIRE-AGENT-TOO-OLD", "SPIRE-SCHEMA-TOO-OLD"], 8),
