@@ -1,6 +1,10 @@
 //! The command line: what can be asked for, and the one call that each command leads to.
 
+mod agents;
+mod audit;
+mod bundle;
 mod change;
+mod entries;
 mod env;
 mod goal;
 mod init;
@@ -142,9 +146,21 @@ enum Command {
     DeployWorkload,
     /// Remove the workload
     DeleteWorkload,
+    /// Deploy the pirate ship: a workload that nobody expects, and that gets an identity all the same
+    DeployMalicious,
+    /// Remove the pirate ship
+    DeleteMalicious,
+    /// Hold every entry, pod, agent and authority against the allow-list of lab.toml
+    Audit(audit::AuditArgs),
+    /// Show who is registered for which identity
+    Entries(entries::EntriesArgs),
+    /// Show which authorities the servers trust, and which are whose
+    Bundle(bundle::BundleArgs),
+    /// Show the agents, or ban or evict one
+    Agents(agents::AgentsArgs),
     /// Let Prometheus see the SPIRE servers and agents
     PatchMonitors,
-    /// Remove the workload and the database
+    /// Remove the workload, the pirate ship and the database
     TearDown,
     /// Print the exports that point kubectl and helm at the lab: `eval "$(coastal env)"`
     Env,
@@ -219,6 +235,10 @@ async fn on(command: &Command, global: &Global, ui: &Ui, line: &str, outside: &O
         Command::Status => Box::pin(status::run(ui, outside)).await,
         Command::Env => Ok(env::run(ui, outside)),
         Command::Logs(args) => Box::pin(logs::run(args, ui, outside)).await,
+        Command::Audit(args) => Box::pin(audit::run(args, ui, outside)).await,
+        Command::Entries(args) => Box::pin(entries::run(args, global, ui, line, outside)).await,
+        Command::Bundle(args) => Box::pin(bundle::run(args, ui, outside)).await,
+        Command::Agents(args) => Box::pin(agents::run(args, global, ui, line, outside)).await,
         Command::ClusterUp { adopt: true } => Box::pin(goal::adopt(global, ui, line, outside)).await,
         Command::BuildLoadImage { dir: Some(dir) } => Box::pin(goal::build_from(dir, global, ui, line, outside)).await,
         Command::Init(_) | Command::Rehearse(_) | Command::Workload(_) => {
@@ -250,6 +270,8 @@ fn goal_of(command: &Command) -> Option<Goal> {
         Command::BuildLoadImage { .. } => Goal::BuildLoadImage,
         Command::DeployWorkload => Goal::DeployWorkload,
         Command::DeleteWorkload => Goal::DeleteWorkload,
+        Command::DeployMalicious => Goal::DeployMalicious,
+        Command::DeleteMalicious => Goal::DeleteMalicious,
         Command::PatchMonitors => Goal::PatchMonitors,
         Command::TearDown => Goal::TearDown,
         Command::Plan(_)
@@ -258,6 +280,10 @@ fn goal_of(command: &Command) -> Option<Goal> {
         | Command::Rehearse(_)
         | Command::Env
         | Command::Logs(_)
+        | Command::Audit(_)
+        | Command::Entries(_)
+        | Command::Bundle(_)
+        | Command::Agents(_)
         | Command::Workload(_) => return None,
     })
 }

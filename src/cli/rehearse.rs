@@ -117,7 +117,13 @@ async fn story(args: &RehearseArgs, global: &Global, ui: &Ui) -> Result<ExitCode
 /// What must be so before the command makes sense.
 fn precondition(command: &Command) -> Option<Before> {
     match command {
-        Command::Status | Command::Logs(_) | Command::Env => Some(Before::Up),
+        Command::Status
+        | Command::Logs(_)
+        | Command::Env
+        | Command::Audit(_)
+        | Command::Entries(_)
+        | Command::Bundle(_)
+        | Command::Agents(_) => Some(Before::Up),
         Command::Plan(_) => None,
         other => goal_of(other).map(|goal| match goal {
             Goal::Up | Goal::ClusterUp | Goal::AddRepos => Before::Nothing,
@@ -127,6 +133,7 @@ fn precondition(command: &Command) -> Option<Before> {
             | Goal::PrometheusUninstall
             | Goal::SpireUninstall
             | Goal::DeleteWorkload
+            | Goal::DeleteMalicious
             | Goal::TearDown
             | Goal::Test => Before::Up,
             goal => Before::NeedsOf(goal),

@@ -42,9 +42,13 @@ pub enum Goal {
     DeployWorkload,
     /// No workload.
     DeleteWorkload,
+    /// The pirate ship: a workload that nobody expects.
+    DeployMalicious,
+    /// No pirate ship.
+    DeleteMalicious,
     /// SPIRE's PodMonitors.
     PatchMonitors,
-    /// Neither workload nor database.
+    /// Neither workload, pirate ship nor database.
     TearDown,
 }
 
@@ -76,6 +80,7 @@ const UP: &[StepId] = &[
 
 const DOWN: &[StepId] = &[
     S::RemoveWorkload,
+    S::RemoveMalicious,
     S::RemoveMonitors,
     S::RemoveSpire,
     S::RemovePrometheus,
@@ -119,7 +124,8 @@ impl Goal {
             Goal::SpireInstall => &["coastal build-load-image", "coastal test"],
             Goal::BuildLoadImage => &["coastal deploy-workload"],
             Goal::DeployWorkload => &["coastal logs workload", "coastal test"],
-            Goal::Test | Goal::PatchMonitors => &["coastal status"],
+            Goal::DeployMalicious => &["coastal entries --namespace pirate-coast", "coastal delete-malicious"],
+            Goal::Test | Goal::PatchMonitors | Goal::DeleteMalicious => &["coastal status"],
             Goal::SpireUninstall => &["coastal prometheus-uninstall", "coastal tear-down"],
             Goal::PrometheusUninstall | Goal::DeleteWorkload => &["coastal tear-down"],
             Goal::TearDown | Goal::DownKeepCluster if lab.is_kind() => &["coastal cluster-down"],
@@ -154,13 +160,15 @@ impl Goal {
             Goal::SpireInstall => {
                 vec![S::Repos, S::FetchSpire, S::Spire, S::SpireServers, S::SpireAgents, S::Tornjak]
             }
-            Goal::SpireUninstall => vec![S::RemoveWorkload, S::RemoveSpire],
+            Goal::SpireUninstall => vec![S::RemoveWorkload, S::RemoveMalicious, S::RemoveSpire],
             Goal::Test => vec![S::ChartTests, S::IdentityTest],
             Goal::BuildLoadImage => vec![S::BuildWorkloadImage, S::LoadWorkloadImage],
             Goal::DeployWorkload => vec![S::Workload],
             Goal::DeleteWorkload => vec![S::RemoveWorkload],
+            Goal::DeployMalicious => vec![S::Malicious],
+            Goal::DeleteMalicious => vec![S::RemoveMalicious],
             Goal::PatchMonitors => vec![S::Monitors],
-            Goal::TearDown => vec![S::RemoveWorkload, S::RemoveDatabase],
+            Goal::TearDown => vec![S::RemoveWorkload, S::RemoveMalicious, S::RemoveDatabase],
         }
     }
 }
@@ -198,6 +206,7 @@ fn rests_on(step: StepId) -> &'static [StepId] {
         S::Monitors => &[S::Prometheus, S::Namespaces],
         // Not on SpireServers: the first server is enough for an SVID, and the agents prove that it is there.
         S::Workload => &[S::SpireAgents, S::LoadWorkloadImage],
+        S::Malicious => &[S::SpireAgents],
         S::ChartTests => &[S::SpireServers, S::Tornjak],
         S::IdentityTest => &[S::Workload],
         // A change of versions orders its own steps: see `change`.
@@ -205,6 +214,7 @@ fn rests_on(step: StepId) -> &'static [StepId] {
         S::Repos
         | S::Cluster
         | S::RemoveWorkload
+        | S::RemoveMalicious
         | S::RemoveSpire
         | S::RemoveMonitors
         | S::RemovePrometheus
@@ -219,7 +229,7 @@ fn rests_on(step: StepId) -> &'static [StepId] {
 /// Steps that go first if they are in the same plan, without the later one resting on them.
 fn goes_after(step: StepId) -> &'static [StepId] {
     match step {
-        S::RemoveSpire => &[S::RemoveWorkload],
+        S::RemoveSpire => &[S::RemoveWorkload, S::RemoveMalicious],
         S::RemovePrometheus => &[S::RemoveMonitors],
         S::RemoveDatabase => &[S::RemoveWorkload, S::RemoveSpire],
         S::RemoveNamespaces => &[S::RemoveSpire, S::RemoveDatabase, S::RemoveMonitors],
@@ -253,7 +263,9 @@ pub fn build(lab: &Lab, goal: Goal, observed: Option<&Observed>) -> Plan {
             }
         }
     }
-    let order = |step: &StepId| UP.iter().chain(DOWN).chain(&[S::ChartTests, S::IdentityTest]).position(|s| s == step);
+    let order = |step: &StepId| {
+        UP.iter().chain(DOWN).chain(&[S::Malicious, S::ChartTests, S::IdentityTest]).position(|s| s == step)
+    };
     let mut ordered: Vec<StepId> = all.iter().copied().collect();
     ordered.sort_by_key(order);
     let steps = ordered
@@ -327,7 +339,9 @@ pub fn command_for(step: StepId) -> &'static str {
         S::Database => "coastal deploy-database",
         S::Monitors => "coastal patch-monitors",
         S::Workload => "coastal deploy-workload",
+        S::Malicious => "coastal deploy-malicious",
         S::RemoveWorkload => "coastal delete-workload",
+        S::RemoveMalicious => "coastal delete-malicious",
         S::RemoveSpire => "coastal spire-uninstall",
         S::RemoveMonitors | S::RemovePrometheus => "coastal prometheus-uninstall",
         S::RemoveDatabase => "coastal tear-down",
@@ -356,7 +370,7 @@ pub(super) fn timeout(step: StepId, lab: &Lab) -> u64 {
         | S::Hop(_) => timeouts.rollout,
         // One after the other.
         S::SpireServers => timeouts.rollout * lab.spire.servers.max(1),
-        S::Workload | S::IdentityTest | S::Continuity => timeouts.rollout + timeouts.identity,
+        S::Workload | S::Malicious | S::IdentityTest | S::Continuity => timeouts.rollout + timeouts.identity,
         // The first five take moments; any of the limits would do.
         S::Tools
         | S::Namespaces
@@ -364,6 +378,7 @@ pub(super) fn timeout(step: StepId, lab: &Lab) -> u64 {
         | S::Monitors
         | S::RemoveMonitors
         | S::RemoveWorkload
+        | S::RemoveMalicious
         | S::RemoveSpire
         | S::RemovePrometheus
         | S::RemoveDatabase
@@ -409,7 +424,9 @@ pub(super) fn title(step: StepId, lab: &Lab) -> String {
         S::Tornjak => "start Tornjak".into(),
         S::Monitors => "monitor SPIRE".into(),
         S::Workload => format!("deploy {} workload pods", lab.workload.replicas),
+        S::Malicious => "deploy the pirate ship".into(),
         S::RemoveWorkload => "remove the workload".into(),
+        S::RemoveMalicious => "remove the pirate ship".into(),
         S::RemoveSpire => "uninstall SPIRE".into(),
         S::RemoveMonitors => "remove SPIRE's monitors".into(),
         S::RemovePrometheus => "uninstall the monitoring stack".into(),

@@ -66,8 +66,12 @@ pub enum StepId {
     Monitors,
     /// The workload runs and every pod logged a fresh SVID.
     Workload,
+    /// The pirate ship runs, and SPIRE has given it an identity.
+    Malicious,
     /// The workload's objects are gone, and so are its pods.
     RemoveWorkload,
+    /// The pirate ship and its namespace are gone.
+    RemoveMalicious,
     /// The spire release, its claims and its cluster-wide objects are gone.
     RemoveSpire,
     /// The PodMonitors are gone.

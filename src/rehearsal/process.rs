@@ -50,6 +50,11 @@ impl<'a> Process<'a> {
     }
 
     fn print(&self, stream: Stream, text: &str) {
+        if let (Stream::Stdout, Some(tap)) = (stream, &self.command.tap) {
+            tap(text.trim_end_matches('\n').as_bytes());
+            tap(b"\n");
+            return;
+        }
         if !self.command.secret_output {
             text.lines().for_each(|line| (self.io.on_line)(stream, line));
         }

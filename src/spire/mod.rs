@@ -2,7 +2,10 @@
 //! its JSON output.
 //! Pure: no I/O.
 
+pub mod audit;
 pub mod cli;
+pub mod entries;
+pub mod id;
 pub mod names;
 pub mod render;
 pub mod values;

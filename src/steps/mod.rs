@@ -15,12 +15,15 @@ pub mod dump;
 mod fetch;
 pub mod identity;
 mod images;
+pub mod inspect;
 pub mod live;
+mod malicious;
 pub mod manifests;
 mod monitoring;
 mod namespaces;
 pub mod probe;
 pub mod reach;
+pub mod registrations;
 pub mod release;
 pub mod spire;
 #[cfg(test)]
@@ -60,7 +63,9 @@ pub fn body(step: StepId) -> Box<dyn Body> {
         S::Tornjak => Box::new(spire::Tornjak),
         S::Monitors => Box::new(monitoring::Monitors),
         S::Workload => Box::new(workload::Up),
+        S::Malicious => Box::new(malicious::Up),
         S::RemoveWorkload => Box::new(workload::Down),
+        S::RemoveMalicious => Box::new(malicious::Down),
         S::RemoveSpire => Box::new(spire::Uninstall),
         S::RemoveMonitors => Box::new(monitoring::RemoveMonitors),
         S::RemovePrometheus => Box::new(monitoring::Uninstall),
