@@ -1,4 +1,4 @@
-//! What a user waits for: the planner, reading lab.toml, events, start-up, and the whole story in rehearsal.
+//! What a user waits for: the planners, reading lab.toml, events, start-up, and the whole story in rehearsal.
 //!
 //! `cargo bench --bench coastal`, or `just bench`.
 
@@ -11,6 +11,9 @@ use std::sync::Arc;
 use coastal::config::{self, Lab};
 use coastal::engine::{Emitter, Journal, What};
 use coastal::plan::{self, Goal, StepId};
+use coastal::spire::path::{self, ChartChoice, Options};
+use coastal::spire::policy::State;
+use coastal::spire::{charts, releases};
 use coastal::world::Clock;
 use divan::Bencher;
 use divan::counter::ItemsCount;
@@ -34,6 +37,34 @@ fn plan_up(bencher: Bencher) {
 fn parse_lab(bencher: Bencher) {
     bencher
         .bench(|| config::load::parse("lab.toml", divan::black_box(config::DEFAULT), None, Path::new("/").to_owned()));
+}
+
+fn running(release: releases::Release) -> State {
+    let (schema, code) = (release.schema().latest, release.version().clone());
+    let chart = charts::made_for(release);
+    State::new(vec![release], vec![release], Some(schema), Some(code), chart).expect("there is a server")
+}
+
+/// Policy and path of the longest way, with the chart moving along.
+#[divan::bench]
+fn upgrade_path(bencher: Bencher) {
+    let from = releases::find(&semver::Version::new(1, 7, 2)).expect("published");
+    let to = releases::find(&semver::Version::new(1, 15, 3)).expect("published");
+    let state = running(from);
+    bencher.bench(|| path::plan(divan::black_box(&state), to, &ChartChoice::Follow, &Options::default()));
+}
+
+/// Policy and path from every version to every version.
+#[divan::bench(args = [ChartChoice::Keep, ChartChoice::Follow], sample_count = 10, sample_size = 1)]
+fn upgrade_all_pairs(bencher: Bencher, choice: &ChartChoice) {
+    let states: Vec<State> = releases::all().map(running).collect();
+    bencher.counter(ItemsCount::new(states.len() * states.len())).bench(|| {
+        for state in &states {
+            for to in releases::all() {
+                divan::black_box(path::plan(state, to, choice, &Options::default()));
+            }
+        }
+    });
 }
 
 struct WallClock;

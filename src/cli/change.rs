@@ -1,49 +1,80 @@
-//! Carries out a change of SPIRE's versions that was judged and agreed to.
+//! `coastal upgrade` on a cluster: look, judge, show, ask, carry out, remember.
 
-use std::path::PathBuf;
+use std::sync::Arc;
 
+use crate::cli::Global;
 use crate::cli::goal::{carry_out, lock};
 use crate::cli::outside::Outside;
+use crate::cli::upgrade::UpgradeArgs;
 use crate::config::{ChartRef, SpireVersions, write_versions};
 use crate::error::{ExitCode, Failure};
 use crate::observe;
 use crate::plan::Change;
 use crate::session::Session;
-use crate::spire::path::Hop;
+use crate::spire::path::{Answer, BackupFacts, Hop, Order, Outcome, Size, what_if};
+use crate::spire::policy::Target;
+use crate::steps::dump::{self, Dump};
 use crate::steps::live::Live;
+use crate::steps::reach;
 use crate::ui::Ui;
 
-/// How it is to be carried out.
-pub(super) struct Manner {
-    /// Go on without a dump where one would be taken.
-    pub(super) no_backup: bool,
-    /// Where chart archives lie.
-    pub(super) charts: Option<PathBuf>,
-    /// Write the new versions into lab.toml; otherwise it is asked, where somebody can be.
-    pub(super) write_lab: bool,
-    /// Only show the steps.
-    pub(super) dry_run: bool,
-}
-
-/// Runs the hops. The caller has shown them, and somebody has agreed.
+/// Changes the versions that run.
 ///
 /// # Errors
-/// It was not started; what happens in the run itself is shown by the run, and is in the exit code.
+/// It was not started: what runs cannot be told, a rule refuses it, or nobody says yes. What happens in the run itself
+/// is shown by the run, and is in the exit code.
 pub(super) async fn run(
-    hops: Vec<Hop>,
-    manner: Manner,
+    args: &UpgradeArgs,
+    global: &Global,
     ui: &Ui,
     line: &str,
     outside: &Outside,
 ) -> Result<ExitCode, Failure> {
+    let target = Target::parse(&args.to)?;
+    let session = Session::new(outside.lab.clone(), outside.world.clone(), outside.paths.clone());
+    let cx = observe::looking(&session, &outside.cancel);
+    reach::cluster(&cx).await?;
+    let live = Live::look(&cx).await?;
+    let seen = observe::seen(&cx, &live).await?;
+    let dumps = dump::list(&session.paths.dumps())?;
+    let mut options = args.options(dumps.into_iter().map(facts).collect())?;
+    options.size = Size { servers: u64::from(outside.lab.spire.servers), nodes: live.agents.len() as u64 };
+    let outcome = what_if(&seen, &target, &args.to, &args.chart, &options);
+    let hops = match (outcome.verdict, &target) {
+        (Answer::Refused, _) if args.plan => {
+            ui.upgrade(&outcome);
+            return Ok(ExitCode::Refused);
+        }
+        (Answer::Refused, _) => return Err(refusal(&outcome)),
+        // The versions are right, but what should run is not what runs: an earlier change stopped half-way.
+        (Answer::NothingToDo, Target::Known(release)) if !live.is_settled() => {
+            vec![settling(&live, release.version().clone())]
+        }
+        (Answer::NothingToDo, _) => Vec::new(),
+        (Answer::Allowed, _) => outcome.hops.clone(),
+    };
+    if args.plan || hops.is_empty() {
+        ui.upgrade(&outcome);
+        return Ok(ExitCode::Ok);
+    }
+    if !global.dry_run {
+        ui.announce(&outcome);
+        if args.no_backup {
+            for hop in hops.iter().filter(|hop| !hop.reversible) {
+                ui.warning(&format!("no dump is taken: after {} -> {} there is no way back", hop.from, hop.to));
+            }
+        }
+        let question = format!("move SPIRE on `{}` to {}?", outside.lab.cluster.context(), outcome.to.spire);
+        ui.confirm(&question, global.yes || outside.harmless)?;
+    }
     let change = Change {
         hops,
-        backup: !manner.no_backup,
+        backup: !args.no_backup,
         since: outside.world.clock.now(),
-        charts: manner.charts.map(|path| std::path::absolute(&path).unwrap_or(path)),
+        charts: args.charts.as_ref().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone())),
     };
     let plan = change.plan(&outside.lab);
-    if manner.dry_run {
+    if global.dry_run {
         ui.plan(&plan);
         return Ok(ExitCode::Ok);
     }
@@ -53,13 +84,45 @@ pub(super) async fn run(
     let code = carry_out(&session, &plan, next, ui, line, outside).await?;
     drop(held);
     if code == ExitCode::Ok {
-        remember(&session, manner.write_lab, ui, outside).await?;
+        remember(&session, args.write_lab, ui, outside).await?;
     }
     Ok(code)
 }
 
+fn facts(dump: Dump) -> BackupFacts {
+    BackupFacts {
+        name: dump.file,
+        schema: dump.migrations,
+        code_version: dump.code_version,
+        servers: dump.servers,
+        taken_at: dump.taken_at,
+    }
+}
+
+/// A refusal as a failure: it is what a run would have ended with.
+fn refusal(outcome: &Outcome) -> Failure {
+    let mut failure = Failure::refused(format!("SPIRE cannot go to {} from here", outcome.to.spire));
+    for violation in &outcome.violations {
+        failure = failure.facts(violation.facts.iter().map(|fact| format!("{}: {fact}", violation.rule)));
+        if !failure.next.contains(&violation.way_out) {
+            failure = failure.next(violation.way_out.clone());
+        }
+    }
+    failure.next(format!("`coastal upgrade --plan --to {}` shows it as data and as a table", outcome.to.spire))
+}
+
+/// A hop to where the versions are already: servers and agents are brought to what the templates should say.
+fn settling(live: &Live, version: semver::Version) -> Hop {
+    Hop {
+        chart_from: live.chart.clone(),
+        chart: live.chart.clone(),
+        notes: vec!["an earlier change stopped half-way; it is brought to its end".to_owned()],
+        ..Hop::new(version.clone(), version, Order::ServersFirst)
+    }
+}
+
 /// lab.toml still says the old versions, and `up` would refuse: offers to write down what runs now.
-async fn remember(session: &std::sync::Arc<Session>, write: bool, ui: &Ui, outside: &Outside) -> Result<(), Failure> {
+async fn remember(session: &Arc<Session>, write: bool, ui: &Ui, outside: &Outside) -> Result<(), Failure> {
     let spire = &outside.lab.spire;
     let live = Live::look(&observe::looking(session, &outside.cancel)).await?;
     let (Some(server), Some(agent)) = (live.server_template, live.agent_template) else { return Ok(()) };
@@ -73,7 +136,7 @@ async fn remember(session: &std::sync::Arc<Session>, write: bool, ui: &Ui, outsi
     let says = format!("[spire] server-version = \"{server}\", agent-version = \"{agent}\"");
     let Some(file) = &outside.lab.file else {
         ui.note(&format!(
-            "the lab is the built-in one, which says {}; `coastal init` writes a lab.toml to change: {says}",
+            "the built-in lab says SPIRE {}: `coastal init` writes a lab.toml; {says}",
             spire.server_version
         ));
         return Ok(());

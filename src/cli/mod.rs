@@ -13,6 +13,7 @@ mod outside;
 mod plan;
 mod rehearse;
 mod status;
+mod upgrade;
 mod workload;
 
 use std::ffi::OsString;
@@ -162,6 +163,9 @@ enum Command {
     PatchMonitors,
     /// Remove the workload, the pirate ship and the database
     TearDown,
+    /// Take SPIRE to another version, up or down, along legal hops
+    #[command(visible_alias = "downgrade")]
+    Upgrade(upgrade::UpgradeArgs),
     /// Print the exports that point kubectl and helm at the lab: `eval "$(coastal env)"`
     Env,
     /// Show the log of a component
@@ -218,6 +222,7 @@ async fn dispatch(cli: &Cli, ui: &Ui, line: &str) -> Result<ExitCode, Failure> {
         Command::Rehearse(args) => rehearse::run(args, &cli.global, ui, line).await,
         Command::Init(args) => init::run(args, ui),
         Command::Workload(args) => workload::run(args).await,
+        Command::Upgrade(args) if args.state.is_some() => upgrade::judge_file(args, ui),
         command if cli.global.rehearse => {
             rehearse::command(command, &cli.global, ui, line, &rehearse::RehearseArgs::default()).await
         }
@@ -241,6 +246,7 @@ async fn on(command: &Command, global: &Global, ui: &Ui, line: &str, outside: &O
         Command::Agents(args) => Box::pin(agents::run(args, global, ui, line, outside)).await,
         Command::ClusterUp { adopt: true } => Box::pin(goal::adopt(global, ui, line, outside)).await,
         Command::BuildLoadImage { dir: Some(dir) } => Box::pin(goal::build_from(dir, global, ui, line, outside)).await,
+        Command::Upgrade(args) => Box::pin(change::run(args, global, ui, line, outside)).await,
         Command::Init(_) | Command::Rehearse(_) | Command::Workload(_) => {
             Err(Failure::usage("this command is not about a lab, and cannot be rehearsed"))
         }
@@ -284,6 +290,7 @@ fn goal_of(command: &Command) -> Option<Goal> {
         | Command::Entries(_)
         | Command::Bundle(_)
         | Command::Agents(_)
+        | Command::Upgrade(_)
         | Command::Workload(_) => return None,
     })
 }

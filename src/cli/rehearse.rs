@@ -7,11 +7,14 @@ use clap::{Args, Parser};
 
 use crate::cli::outside::{self, Outside};
 use crate::cli::{Cli, Command, Global, OutputFormat, goal, goal_of, on};
+use crate::config::ChartRef;
 use crate::engine::{Event, Sink};
 use crate::error::{ExitCode, Failure, io_failure};
 use crate::plan::{self, Goal};
-use crate::rehearsal::{Fault, Options, Rehearsal};
+use crate::rehearsal::{Begin, Fault, Options, Rehearsal};
 use crate::session::{Paths, Session};
+use crate::spire::values::{Images, Phase};
+use crate::steps::values;
 use crate::ui::Ui;
 
 /// Said at the start of every rehearsal.
@@ -26,6 +29,9 @@ pub struct RehearseArgs {
     /// Let something go wrong, like `tool-missing=helm`; several times for several things
     #[arg(long = "fault", value_name = "FAULT")]
     faults: Vec<String>,
+    /// Begin where a real SPIRE stands: what `coastal status --output json` printed there
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
     /// The command to rehearse; with none: up, status, down
     #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
@@ -39,7 +45,8 @@ pub async fn run(args: &RehearseArgs, global: &Global, ui: &Ui, line: &str) -> R
     if args.command.is_empty() {
         return story(args, global, ui).await;
     }
-    let words = std::iter::once("coastal".to_owned()).chain(args.command.iter().cloned());
+    let (words, from) = without_from(&args.command)?;
+    let words = std::iter::once("coastal".to_owned()).chain(words);
     let inner = match Cli::try_parse_from(words) {
         Ok(inner) => inner,
         Err(error) => return Ok(super::usage(&error)),
@@ -48,6 +55,12 @@ pub async fn run(args: &RehearseArgs, global: &Global, ui: &Ui, line: &str) -> R
         return Err(Failure::usage("a rehearsal cannot be rehearsed"));
     }
     let global = joined(global, &inner.global);
+    let args = &RehearseArgs {
+        world: args.world.clone(),
+        faults: args.faults.clone(),
+        from: from.or_else(|| args.from.clone()),
+        command: Vec::new(),
+    };
     if inner.global.output == OutputFormat::Text && inner.global.verbose == 0 && !inner.global.explain {
         return command(&inner.command, &global, ui, line, args).await;
     }
@@ -55,6 +68,24 @@ pub async fn run(args: &RehearseArgs, global: &Global, ui: &Ui, line: &str) -> R
     let code = command(&inner.command, &global, &ui, line, args).await;
     // The caller finishes its own only; what could not be written here would count as shown.
     ui.finish().and(code)
+}
+
+/// The words of a command, and the `--from FILE` that stood among them: it counts wherever it stands.
+fn without_from(words: &[String]) -> Result<(Vec<String>, Option<PathBuf>), Failure> {
+    let mut kept = Vec::new();
+    let mut from = None;
+    let mut rest = words.iter();
+    while let Some(word) = rest.next() {
+        match word.strip_prefix("--from") {
+            Some("") => {
+                let file = rest.next().ok_or_else(|| Failure::usage("`--from` takes a file"))?;
+                from = Some(PathBuf::from(file));
+            }
+            Some(joined) if joined.starts_with('=') => from = Some(PathBuf::from(&joined[1..])),
+            _ => kept.push(word.clone()),
+        }
+    }
+    Ok((kept, from))
 }
 
 /// A flag counts wherever it stands.
@@ -83,11 +114,11 @@ pub async fn command(
     args: &RehearseArgs,
 ) -> Result<ExitCode, Failure> {
     ui.note(BANNER);
-    let stage = Stage::set(args, global)?;
-    if stage.is_new
-        && let Some(before) = precondition(command)
-    {
-        stage.prepare(before, ui).await?;
+    let mut stage = Stage::set(args, global)?;
+    match (&args.from, precondition(command)) {
+        (Some(file), _) => stage.begin(file, ui).await?,
+        (None, Some(before)) if stage.is_new => stage.prepare(before, ui).await?,
+        _ => {}
     }
     stage.inject(&args.faults)?;
     let code = on(command, global, ui, line, &stage.outside).await;
@@ -98,7 +129,10 @@ pub async fn command(
 /// up, status, down.
 async fn story(args: &RehearseArgs, global: &Global, ui: &Ui) -> Result<ExitCode, Failure> {
     ui.note(BANNER);
-    let stage = Stage::set(args, global)?;
+    let mut stage = Stage::set(args, global)?;
+    if let Some(file) = &args.from {
+        stage.begin(file, ui).await?;
+    }
     stage.inject(&args.faults)?;
     for (command, line) in
         [(Command::Up, "up"), (Command::Status, "status"), (Command::Down { keep_cluster: false }, "down")]
@@ -120,6 +154,7 @@ fn precondition(command: &Command) -> Option<Before> {
         Command::Status
         | Command::Logs(_)
         | Command::Env
+        | Command::Upgrade(_)
         | Command::Audit(_)
         | Command::Entries(_)
         | Command::Bundle(_)
@@ -206,6 +241,38 @@ impl Stage {
         }
     }
 
+    /// Brings the world to where a real SPIRE stands, and the lab with it.
+    async fn begin(&mut self, file: &Path, ui: &Ui) -> Result<(), Failure> {
+        if !self.is_new {
+            return Err(Failure::usage("`--from` begins a new world, and the one of `--world` is there already")
+                .next("name another file with `--world`, or leave out one of the two"));
+        }
+        let text = std::fs::read_to_string(file).map_err(|error| io_failure("read", file, &error))?;
+        let begin = Begin::read(&text).map_err(|failure| failure.fact(format!("in {}", file.display())))?;
+        self.prepare(Before::Up, ui).await?;
+        let spire = &mut self.outside.lab.spire;
+        spire.server_version = begin.server().clone();
+        spire.agent_version = begin.agent().clone();
+        if let Some(version) = &begin.chart {
+            spire.chart = ChartRef::Repo {
+                repo_name: "spiffe-hardened".to_owned(),
+                url: "https://spiffe.github.io/helm-charts-hardened/".to_owned(),
+                chart: "spire".to_owned(),
+                version: version.clone(),
+            };
+        }
+        let chart = values::spire_chart_version(&self.outside.lab)?;
+        let images = Images::of(&self.outside.lab);
+        let values = values::spire_values(&self.outside.lab, &chart, &images, Phase::Settled)?;
+        ui.note(&format!(
+            "rehearsal: then to SPIRE {} (agent {}) on chart {chart}, as {} says",
+            begin.server(),
+            begin.agent(),
+            file.display()
+        ));
+        self.rehearsal.bring_to(&begin, values).await
+    }
+
     fn inject(&self, faults: &[String]) -> Result<(), Failure> {
         for text in faults {
             self.rehearsal.inject(Fault::parse(text)?);
@@ -230,4 +297,22 @@ fn beside(file: &Path) -> Result<PathBuf, Failure> {
     let mut name = file.file_name().unwrap_or_default().to_owned();
     name.push(".state");
     Ok(file.with_file_name(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_beginning_may_be_named_anywhere() {
+        let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        for line in
+            ["upgrade --from x.json --to 1.8.0", "--from=x.json upgrade --to 1.8.0", "upgrade --to 1.8.0 --from x.json"]
+        {
+            let (kept, from) = without_from(&words(line)).unwrap();
+            assert_eq!((kept, from), (words("upgrade --to 1.8.0"), Some(PathBuf::from("x.json"))), "{line}");
+        }
+        assert!(without_from(&words("upgrade --from")).is_err());
+        assert_eq!(without_from(&words("up --fromage")).unwrap(), (words("up --fromage"), None));
+    }
 }

@@ -46,7 +46,7 @@ impl Change {
             Order::ServersOnly => &[P::Servers, P::ServersGate],
             Order::AgentsOnly => &[P::Agents, P::AgentsGate],
             Order::Chart => &[P::Crds, P::Chart, P::ServersGate, P::AgentsGate],
-            Order::Restore => &[P::Restore, P::ServersGate],
+            Order::Restore => &[P::Agents, P::AgentsGate, P::Restore, P::ServersGate],
         });
         parts
     }
@@ -204,14 +204,10 @@ mod tests {
 
     fn hop(from: &str, to: &str, order: Order, reversible: bool) -> Hop {
         Hop {
-            from: from.parse().unwrap(),
-            to: to.parse().unwrap(),
             chart_from: Some(Version::new(0, 13, 0)),
             chart: Some(Version::new(0, 13, 0)),
-            crds: None,
-            order,
             reversible,
-            expected_s: 60,
+            ..Hop::new(from.parse().unwrap(), to.parse().unwrap(), order)
         }
     }
 

@@ -18,6 +18,8 @@ use super::store::Store;
 use super::{State, archive};
 use crate::tools::Tool;
 
+pub(super) use self::install::{Failed, Wanted, revise};
+
 const PINS: [&str; 3] = ["--kubeconfig", "--kube-context", "--namespace"];
 
 pub(super) async fn run(state: &Arc<State>, process: &Process<'_>) -> Ended {

@@ -68,7 +68,7 @@ fn server(cluster: &Cluster, process: &Process<'_>, pod: &Value, container: &Val
         process.err("Error: server is unhealthy: unable to determine health");
         return Err(inner_exit(process, 1));
     }
-    let found = up.and_then(|server| Some((spire.databases.get(&server.database)?, server)));
+    let found = up.and_then(|(_, server)| Some((spire.databases.get(&server.database)?, server)));
     let Some((database, server)) = found else {
         process.err("Error: rpc error: code = Unavailable desc = connection error: desc = \"transport: Error while dialing: dial unix /tmp/spire-server/private/api.sock: connect: no such file or directory\"");
         return Err(inner_exit(process, 1));
@@ -128,7 +128,8 @@ fn change(
         ("agent", verb) => {
             let done = if verb == "ban" { spire.ban_agent(home, id) } else { spire.evict_agent(home, id) };
             if !done {
-                process.err(format!("Error: failed to {verb} agent: rpc error: code = NotFound desc = agent not found"));
+                process
+                    .err(format!("Error: failed to {verb} agent: rpc error: code = NotFound desc = agent not found"));
                 return Err(inner_exit(process, 1));
             }
             json!({})
@@ -206,9 +207,7 @@ fn x509_id(authority: &Authority) -> String {
 
 /// The slots of a server: the other one holds what is prepared or what is old.
 fn authorities(journal: &Journal, id: impl Fn(&Authority) -> String) -> Value {
-    let slot = |authority: &Authority| {
-        json!({"authority_id": id(authority), "expires_at": authority.expires.as_second().to_string(), "upstream_authority_subject_key_id": ""})
-    };
+    let slot = |authority: &Authority| json!({"authority_id": id(authority), "expires_at": authority.expires.as_second().to_string(), "upstream_authority_subject_key_id": ""});
     let mut slots = json!({"active": slot(&journal.active)});
     for (name, authority) in [("prepared", &journal.prepared), ("old", &journal.old)] {
         if let Some(authority) = authority {

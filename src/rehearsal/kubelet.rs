@@ -9,6 +9,7 @@ use super::cluster::Cluster;
 use super::controllers::{Crash, ImageError, Kubelet, PodFate, Probe, Readiness, is_ready};
 use super::faults::Fault;
 use super::object::{items, number, text};
+use super::store::Key;
 use super::{pods, spire};
 
 /// From a container's creation to its running.
@@ -159,6 +160,13 @@ impl Cluster {
         let answers = |image: &str| {
             pods::all(&self.store).iter().any(|pod| is_ready(pod) && pods::container(pod, image).is_some())
         };
+        // What a hook patches has to be there.
+        let args = items(pod, "/spec/containers").flat_map(|container| items(container, "/args"));
+        let args: Vec<&str> = args.filter_map(Value::as_str).collect();
+        if let ["patch", "validatingwebhookconfiguration", name, ..] = args.as_slice() {
+            let kind = "ValidatingWebhookConfiguration";
+            return self.store.shared(&Key::new("admissionregistration.k8s.io/v1", kind, "", name)).is_some();
+        }
         match text(pod, "/metadata/name") {
             name if name.ends_with("-frontend-test-connection") => answers("tornjak-frontend"),
             name if name.ends_with("-tornjak-test-connection") => answers("tornjak-backend"),

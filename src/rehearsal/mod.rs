@@ -15,6 +15,7 @@
 //! | `spire`, `workloads`, `authority`, `inside` | SPIRE, its workloads, and the programs in its containers |
 //! | `operators` | what else makes objects in the cluster |
 //! | [`faults`] | what can go wrong |
+//! | [`begin`] | where a world begins |
 //! | `persist` | the world in a file, between calls |
 //!
 //! It must live inside a current-thread tokio runtime whose time is paused: then nothing sleeps really.
@@ -22,6 +23,7 @@
 pub mod api;
 mod archive;
 mod authority;
+pub mod begin;
 pub mod changes;
 pub mod charts;
 mod cluster;
@@ -67,6 +69,7 @@ use self::store::{Clusters, Store};
 use crate::error::Failure;
 use crate::world::World;
 
+pub use self::begin::Begin;
 pub use self::faults::Fault;
 
 /// How a world begins.

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value;
 
-use super::object::{items, text};
+use super::object::{at, items, text};
 use super::store::{Key, Store};
 
 /// Every pod of the cluster.
@@ -28,7 +28,7 @@ pub(super) fn tag(image: &str) -> &str {
 /// Identifies the running process of a container: it is another one after each restart. Nothing while it does not run.
 pub(super) fn life(pod: &Value, container: &str) -> Option<String> {
     let status = items(pod, "/status/containerStatuses").find(|status| text(status, "/name") == container)?;
-    status.pointer("/state/running")?;
+    at(status, "/state/running")?;
     Some(format!("{}/{container}/{}", uid(pod), status["restartCount"]))
 }
 
@@ -54,8 +54,8 @@ pub(super) fn home(store: &Store, pod: &Value) -> String {
     let claim = items(pod, "/spec/volumes")
         .map(|volume| text(volume, "/persistentVolumeClaim/claimName"))
         .find(|claim| !claim.is_empty());
-    let claim = claim.and_then(|claim| store.get(&Key::new("v1", "PersistentVolumeClaim", namespace(pod), claim)));
-    uid(claim.as_ref().unwrap_or(pod)).to_owned()
+    let claim = claim.and_then(|claim| store.shared(&Key::new("v1", "PersistentVolumeClaim", namespace(pod), claim)));
+    uid(claim.as_deref().unwrap_or(pod)).to_owned()
 }
 
 /// A variable of a container's environment, read out of the Secret that it names if it does.
@@ -64,7 +64,8 @@ pub(super) fn env(store: &Store, pod: &Value, container: &Value, variable: &str)
     if let Some(value) = entry.get("value").and_then(Value::as_str) {
         return Some(value.to_owned());
     }
-    let secret = store.get(&Key::new("v1", "Secret", namespace(pod), text(entry, "/valueFrom/secretKeyRef/name")))?;
+    let secret =
+        store.shared(&Key::new("v1", "Secret", namespace(pod), text(entry, "/valueFrom/secretKeyRef/name")))?;
     let encoded = secret.get("data")?.get(text(entry, "/valueFrom/secretKeyRef/key"))?.as_str()?;
     String::from_utf8(BASE64.decode(encoded).ok()?).ok()
 }
@@ -72,7 +73,7 @@ pub(super) fn env(store: &Store, pod: &Value, container: &Value, variable: &str)
 /// The file `key` of the first `ConfigMap` that the pod mounts and that has it.
 pub(super) fn mounted(store: &Store, pod: &Value, key: &str) -> Option<String> {
     items(pod, "/spec/volumes").find_map(|volume| {
-        let map = store.get(&Key::new("v1", "ConfigMap", namespace(pod), text(volume, "/configMap/name")))?;
+        let map = store.shared(&Key::new("v1", "ConfigMap", namespace(pod), text(volume, "/configMap/name")))?;
         Some(map.get("data")?.get(key)?.as_str()?.to_owned())
     })
 }

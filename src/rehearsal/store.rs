@@ -139,7 +139,13 @@ impl Store {
     /// The object, if it is there.
     #[must_use]
     pub fn get(&self, key: &Key) -> Option<Value> {
-        self.lock().objects.get(key).map(|object| Value::clone(object))
+        self.shared(key).map(|object| Value::clone(&object))
+    }
+
+    /// As [`Store::get`], without copying the object.
+    #[must_use]
+    pub fn shared(&self, key: &Key) -> Option<Arc<Value>> {
+        self.lock().objects.get(key).cloned()
     }
 
     /// All objects of a kind, of one namespace or of all, sorted by namespace and name.
@@ -182,11 +188,7 @@ impl Store {
     /// Creates or replaces, as an all-powerful controller: no admission. A status that is not given is kept, and so
     /// is what the server itself manages in the metadata. Returns the object as it is stored.
     pub fn upsert(&self, object: Value) -> Value {
-        let key = Key::of(&object);
-        let mut inner = self.lock();
-        let before = inner.objects.get(&key).cloned();
-        let settled = self.settle(&inner, before.as_deref(), object);
-        self.commit(&mut inner, key, before, settled)
+        self.put(object, None)
     }
 
     /// Changes an object in place, e.g. its status. Nothing if it is not there.

@@ -68,7 +68,7 @@ impl Spire {
             workload.is_alone(pass, place);
             return None;
         };
-        let server = self.server_of(pass.store, pass.faults, life, agent);
+        let server = pass.links.get(life).and_then(|life| self.servers.get(life));
         let database = server.and_then(|server| Some((server, self.databases.get(&server.database)?)));
         let Some((server, database)) = database else {
             // With the servers away an agent serves on from its cache; who is new to it gets nothing.

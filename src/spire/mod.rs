@@ -1,12 +1,16 @@
-//! What SPIRE is: the names of its objects, the values of its chart and what the chart makes of them, the types of
-//! its JSON output.
+//! What SPIRE is: its releases and charts, the rules and paths of its upgrades, the names of its objects, the values of
+//! its chart and what the chart makes of them, the types of its JSON output.
 //! Pure: no I/O.
 
 pub mod audit;
+pub mod charts;
 pub mod cli;
 pub mod entries;
 pub mod id;
 pub mod names;
+pub mod path;
+pub mod policy;
+pub mod releases;
 pub mod render;
 pub mod values;
 
@@ -21,4 +25,3 @@ pub fn hex(bytes: &[u8]) -> String {
         text
     })
 }
-pub mod path;

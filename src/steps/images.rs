@@ -162,7 +162,7 @@ impl Body for Workload {
             Source::Coastal if archive(cx).is_file() => vec![wanted, image::read_archive(&archive(cx))?.id],
             _ => vec![wanted],
         };
-        lacking(cx, &wanted).await.map(|lacking| match lacking {
+        Ok(match Nodes::look(cx).await?.lacking(&wanted) {
             None => Finding::Satisfied("every node has it".into()),
             Some((node, _)) => Finding::Missing(format!("node {node} does not have it")),
         })
@@ -196,7 +196,7 @@ impl Body for Archives {
         for archive in &cx.session.lab.images.archives {
             names.extend(names_in(archive)?);
         }
-        Ok(match lacking(cx, &names).await? {
+        Ok(match Nodes::look(cx).await?.lacking(&names) {
             None => Finding::Satisfied(format!("every node has all {} images", names.len())),
             Some((node, image)) => Finding::Missing(format!("node {node} does not have {image}")),
         })
@@ -204,16 +204,19 @@ impl Body for Archives {
 
     async fn run(&self, cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
         let name = cluster_name(cx)?;
-        for (number, archive) in cx.session.lab.images.archives.iter().enumerate() {
-            let names = names_in(archive)?;
-            if lacking(cx, &names).await?.is_none() {
+        let nodes = Nodes::look(cx).await?;
+        let archives = &cx.session.lab.images.archives;
+        for (number, archive) in archives.iter().enumerate() {
+            if nodes.lacking(&names_in(archive)?).is_none() {
                 continue;
             }
+            let bytes = std::fs::metadata(archive).map(|file| file.len()).unwrap_or_default();
             cx.progress(format!(
-                "loading {} ({} of {})",
+                "loading {} ({} of {}, {} MiB)",
                 archive.file_name().unwrap_or_default().to_string_lossy(),
                 number + 1,
-                cx.session.lab.images.archives.len()
+                archives.len(),
+                bytes.div_ceil(1 << 20)
             ));
             cx.run(&kind::load_image_archive(archive, name, cx.session.lab.timeouts.image)).await?;
         }
@@ -242,21 +245,31 @@ fn cluster_name(cx: &StepContext) -> Result<&str, Failure> {
     }
 }
 
-/// The first node that lacks one of the images, and that image. An image is a full reference or an id.
-async fn lacking(cx: &StepContext, images: &[String]) -> Result<Option<(String, String)>, Failure> {
-    let nodes = kind::parse_nodes(&cx.run(&kind::get_nodes(cluster_name(cx)?)).await?);
-    if nodes.is_empty() {
-        return Err(Failure::prerequisite(format!("there is no cluster `{}`", cx.session.lab.cluster.context()))
-            .next("`coastal cluster-up`"));
-    }
-    for node in nodes {
-        let output = cx.run(&docker::node_images(&node)).await?;
-        let there: BTreeSet<&str> = output.stdout.lines().map(str::trim).collect();
-        if let Some(image) = images.iter().find(|image| !there.contains(image.as_str())) {
-            return Ok(Some((node, image.clone())));
+/// The images on each node: full references and ids.
+struct Nodes(Vec<(String, BTreeSet<String>)>);
+
+impl Nodes {
+    async fn look(cx: &StepContext) -> Result<Self, Failure> {
+        let names = kind::parse_nodes(&cx.run(&kind::get_nodes(cluster_name(cx)?)).await?);
+        if names.is_empty() {
+            return Err(Failure::prerequisite(format!("there is no cluster `{}`", cx.session.lab.cluster.context()))
+                .next("`coastal cluster-up`"));
         }
+        let mut nodes = Vec::new();
+        for name in names {
+            let output = cx.run(&docker::node_images(&name)).await?;
+            nodes.push((name, output.stdout.lines().map(|line| line.trim().to_owned()).collect()));
+        }
+        Ok(Nodes(nodes))
     }
-    Ok(None)
+
+    /// The first node that lacks one of the images, and that image.
+    fn lacking<'a>(&'a self, images: &'a [String]) -> Option<(&'a str, &'a str)> {
+        self.0.iter().find_map(|(node, there)| {
+            let missing = images.iter().find(|image| !there.contains(*image))?;
+            Some((node.as_str(), missing.as_str()))
+        })
+    }
 }
 
 /// The names of the images in an archive: of docker's `manifest.json` or an OCI layout's `index.json`.

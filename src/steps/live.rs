@@ -54,6 +54,15 @@ impl Live {
         Ok(Live { servers, agents, server_template, agent_template, chart })
     }
 
+    /// Whether every process answers and runs what its template asks for: no change is under way.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        let all = |pods: &[(String, Option<Version>)], template: &Option<Version>| {
+            template.is_some() && pods.iter().all(|(_, version)| version == template)
+        };
+        all(&self.servers, &self.server_template) && all(&self.agents, &self.agent_template)
+    }
+
     /// Versions of the servers that answer, sorted, without repetition.
     #[must_use]
     pub fn server_versions(&self) -> Vec<Version> {

@@ -182,18 +182,7 @@ pub fn parse_kind_containers(output: &Output) -> Result<Vec<Container>, CommandE
 mod tests {
     use super::*;
     use crate::error::Kind;
-
-    fn out(stdout: &str) -> Output {
-        Output { stdout: stdout.into(), stderr: String::new() }
-    }
-
-    fn failed(stderr: &str) -> CommandError {
-        CommandError::Exit {
-            line: version().line(),
-            code: 1,
-            output: Output { stdout: r#"{"Client":{"Version":"28.2.2"},"Server":null}"#.into(), stderr: stderr.into() },
-        }
-    }
+    use crate::tools::testing::{failed, out};
 
     #[test]
     fn the_servers_version_counts() {

@@ -208,18 +208,7 @@ fn host_port(line: &str) -> Option<u16> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn out(stdout: &str) -> Output {
-        Output { stdout: stdout.into(), stderr: String::new() }
-    }
-
-    fn failed(stderr: &str) -> CommandError {
-        CommandError::Exit {
-            line: "kind create cluster".into(),
-            code: 1,
-            output: Output { stdout: String::new(), stderr: stderr.into() },
-        }
-    }
+    use crate::tools::testing::{failed, out};
 
     #[test]
     fn versions_are_read() {

@@ -82,6 +82,7 @@ fn pins(target: &Target) -> [String; 4] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tools::testing::out;
 
     #[test]
     fn versions_are_read() {
@@ -89,7 +90,7 @@ mod tests {
   "clientVersion": { "major": "1", "minor": "32", "gitVersion": "v1.32.3", "platform": "linux/amd64" },
   "kustomizeVersion": "v5.5.0"
 }"#;
-        let read = |stdout: &str| parse_version(&Output { stdout: stdout.into(), stderr: String::new() });
+        let read = |stdout: &str| parse_version(&out(stdout));
         assert_eq!(read(recorded).unwrap(), Version::new(1, 32, 3));
         let vendor = read(r#"{"clientVersion":{"gitVersion":"v1.30.5-gke.1014001"}}"#).unwrap();
         assert_eq!((vendor.major, vendor.minor, vendor.patch), (1, 30, 5));

@@ -12,6 +12,9 @@ pub mod machine;
 pub mod process;
 pub mod versions;
 
+#[cfg(test)]
+mod testing;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

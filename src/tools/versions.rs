@@ -163,6 +163,7 @@ pub(super) fn find_version(text: &str) -> Option<Version> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tools::testing::{failed, out};
     use std::time::Duration;
 
     fn required() -> ToolRequirements {
@@ -197,11 +198,6 @@ mod tests {
 
     #[test]
     fn each_problem_has_its_sentence() {
-        let exit = |stderr: &str| CommandError::Exit {
-            line: ask(Tool::Docker).line(),
-            code: 1,
-            output: Output { stdout: String::new(), stderr: stderr.into() },
-        };
         let line = ask(Tool::Kind).line();
         for (tool, result, sentence, fact) in [
             (Tool::Helm, Ok(Version::new(3, 5, 0)), "helm 3.5.0 is too old", "helm: found 3.5.0; needed: >=3.10.0, <4"),
@@ -219,7 +215,7 @@ mod tests {
             ),
             (
                 Tool::Docker,
-                Err(exit("Cannot connect to the Docker daemon at unix:///x.sock. Is the docker daemon running?")),
+                Err(failed("Cannot connect to the Docker daemon at unix:///x.sock. Is the docker daemon running?")),
                 "the Docker daemon does not answer",
                 "docker: Cannot connect to the Docker daemon at unix:///x.sock. Is the docker daemon running?",
             ),
@@ -244,7 +240,7 @@ mod tests {
         let found = BTreeMap::from([
             (Tool::Kind, Ok(Version::new(0, 11, 1))),
             (Tool::Helm, Err(CommandError::NotFound { tool: Tool::Helm })),
-            (Tool::Kubectl, kubectl::parse_version(&Output { stdout: "\u{fffd}".into(), stderr: String::new() })),
+            (Tool::Kubectl, kubectl::parse_version(&out("\u{fffd}"))),
             (Tool::Docker, Ok(Version::new(27, 0, 0))),
         ]);
         let failure = judge(&required(), &found).unwrap_err();

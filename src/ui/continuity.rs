@@ -12,7 +12,7 @@ use crate::workload::record::State;
 const MOST: usize = 10;
 
 /// What a step reported, if that is the meter's report: the lines to print beside the step's own, which has the sums
-/// (the report's [`Display`](std::fmt::Display)). None if no pod has anything to say and it is not asked for.
+/// (the report's [`Display`](std::fmt::Display)). Pod by pod if one lost its identity, or if it is asked for.
 #[must_use]
 pub(super) fn details(report: &Value, verbose: bool, width: Option<u16>) -> Vec<String> {
     // Any other report is another step's.
@@ -21,10 +21,10 @@ pub(super) fn details(report: &Value, verbose: bool, width: Option<u16>) -> Vec<
 
 fn lines(report: &Report, verbose: bool, width: Option<u16>) -> Vec<String> {
     let pods: Vec<&PodReport> = report.pods.iter().filter(|pod| verbose || has_something_to_say(pod)).collect();
-    if pods.is_empty() {
-        return Vec::new();
-    }
     let mut lines: Vec<String> = remarks(&report.total).iter().map(|remark| tame(remark)).collect();
+    if pods.is_empty() {
+        return lines.into_iter().map(|line| format!("  {line}")).collect();
+    }
     let head = ["pod", "no valid SVID", "API silent", "without identity", "renewals", "issuers"];
     let rows: Vec<Vec<String>> = pods.iter().map(|pod| row(pod)).collect();
     lines.extend(table::render(&head, &rows, width.map(|width| width.saturating_sub(2))).lines().map(str::to_owned));
@@ -60,10 +60,10 @@ fn remarks(total: &Total) -> Vec<String> {
     remarks
 }
 
+/// A silence of the Workload API is what every agent that restarts makes: the sums say it.
 fn has_something_to_say(pod: &PodReport) -> bool {
-    [&pod.no_valid_svid_ms, &pod.api_silent_ms, &pod.without_identity_ms]
-        .iter()
-        .any(|figure| **figure != Figure::Known(0))
+    [&pod.no_valid_svid_ms, &pod.without_identity_ms].iter().any(|figure| **figure != Figure::Known(0))
+        || pod.api_silent_ms.known().is_none()
 }
 
 fn row(pod: &PodReport) -> Vec<String> {
@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn all_is_well() {
-        assert_eq!(shown(vec![steady("ship-1"), steady("ship-2")], false), "");
+        assert_eq!(shown(vec![steady("ship-1"), steady("ship-2")], false), "  issuers: aa01 -> 581f4445");
         insta::assert_snapshot!("continuity_verbose", shown(vec![steady("ship-1"), steady("ship-2")], true));
         assert_eq!(details(&serde_json::json!({"schema": 1}), true, None), Vec::<String>::new());
     }
@@ -246,9 +246,9 @@ mod tests {
     fn a_long_list_is_cut_unless_asked_for() {
         let flapping = (0..30).flat_map(|n| [says(2 * n, State::Lost), says(2 * n + 1, State::Following)]);
         let lines: Vec<Line> =
-            [says(-99, State::Following), update(-99, 1, 9000, "aa01")].into_iter().chain(flapping).collect();
+            [says(-99, State::Following), update(-99, 1, 99, "aa01")].into_iter().chain(flapping).collect();
         let text = shown(vec![pod("ship-1", -100, lines.clone())], false);
-        assert!(text.ends_with("and 20 more; `-v` shows all"), "{text}");
+        assert!(text.ends_with("more; `-v` shows all"), "{text}");
         assert_eq!(shown(vec![pod("ship-1", -100, lines)], true).matches("stream lost").count(), 30);
     }
 }

@@ -8,6 +8,7 @@ mod audit;
 mod continuity;
 mod explain;
 mod failure;
+mod hops;
 mod json;
 mod plain;
 mod plan;
@@ -36,6 +37,7 @@ use crate::error::Failure;
 use crate::observe::Status;
 use crate::plan::Plan;
 use crate::spire::audit::Audit;
+use crate::spire::path::Outcome;
 
 pub use terminal::{Format, Progress, Surroundings, Terminal, Wishes};
 
@@ -163,6 +165,23 @@ impl Ui {
             AuditFormat::Text => {
                 self.out.write(&audit::render(audit, self.out_style(), self.terminal.table_width));
             }
+        }
+    }
+
+    /// The judgement of a change of versions, as the result of `upgrade --plan`.
+    pub fn upgrade(&self, outcome: &Outcome) {
+        if self.is_json() {
+            self.document(outcome);
+        } else {
+            self.out.write(&hops::render(outcome, self.terminal.table_width, self.out_style()));
+            self.next(&hops::next(outcome));
+        }
+    }
+
+    /// The same on standard error, before it is carried out. With JSON the plan of the run says it.
+    pub fn announce(&self, outcome: &Outcome) {
+        if !self.is_json() {
+            self.err.write(&hops::render(outcome, self.terminal.table_width, self.err_style()));
         }
     }
 

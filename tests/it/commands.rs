@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use serde_json::{Value, json};
 
+use crate::rehearsed;
 use crate::support::TestLab;
 
 /// The lab's Makefile targets in the order of its README, each with its short name and the steps that it makes so.
@@ -206,6 +207,29 @@ fn tests_change_nothing_and_say_so() {
     assert_eq!(sorted(&result["passed"]), ["chart-tests", "identity-test"]);
     lab.rehearse("test").ok().says("2 tests passed, in ");
     lab.rehearse("--dry-run test").ok().says("2 to test (*)");
+}
+
+#[test]
+fn each_image_archive_is_told_and_loaded_once() {
+    let lab = TestLab::new();
+    for (file, image) in [("one.tar", "docker.io/library/postgres:16"), ("two.tar", "quay.io/x/y:1")] {
+        rehearsed::images(&lab.at("cwd").join(file), image);
+    }
+    lab.write("lab.toml", "schema = 1\nimages.archives = [\"one.tar\", \"two.tar\"]\n");
+    let events = lab.rehearse("--output json cluster-up").ok().lines();
+    let of_step = |kind: &str, field: &str| -> Vec<String> {
+        let wanted = events.iter().filter(|event| event["type"] == kind && event["step"] == "load-images");
+        wanted.map(|event| event[field].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(
+        of_step("step-progress", "message"),
+        ["loading one.tar (1 of 2, 1 MiB)", "loading two.tar (2 of 2, 1 MiB)"]
+    );
+    let commands = of_step("command-started", "line");
+    let count = |what: &str| commands.iter().filter(|line| line.contains(what)).count();
+    // Before, to see what each archive adds, and after; not once more for each archive.
+    assert_eq!((count("kind load image-archive"), count("images list")), (2, 3 * 2), "{commands:#?}");
+    assert_eq!(lab.rehearse("--output json cluster-up").ok().result()["changed"], json!([]));
 }
 
 /// It holds the cluster administrator's key, whoever writes it: kind, or coastal when it was lost.

@@ -16,3 +16,4 @@ mod readme;
 mod real_world;
 mod rehearsed;
 mod support;
+mod upgrade_plan;

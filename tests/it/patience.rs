@@ -12,7 +12,7 @@ use crate::rehearsed::Stage;
 #[tokio::test(start_paused = true)]
 async fn servers_that_crash_while_their_database_starts_are_waited_for() {
     let stage = Stage::new().await;
-    stage.rehearsal.inject(Fault::ServerCrashLoop);
+    stage.rehearsal.inject(Fault::ServerCrashLoop(None));
     let server = Key::pod("spire-server", "spire-server-0");
     let restarts =
         || stage.rehearsal.store("kind")?.get(&server)?["status"]["containerStatuses"][0]["restartCount"].as_u64();

@@ -30,7 +30,7 @@ pub async fn lab_file(directory: &Path) -> PathBuf {
     ] {
         world.fetcher.fetch(url, &directory.join(name), &cancel).await.unwrap();
     }
-    images(&directory.join("images.tar"));
+    images(&directory.join("images.tar"), "docker.io/library/postgres:16");
     let file = directory.join("lab.toml");
     let text = r#"
 schema = 1
@@ -45,10 +45,9 @@ images.archives = ["images.tar"]
 }
 
 /// An archive as `docker save` writes it, as far as the names go.
-fn images(path: &Path) {
+pub fn images(path: &Path, name: &str) {
     let mut archive = tar::Builder::new(std::fs::File::create(path).unwrap());
-    let manifest =
-        r#"[{"Config": "0123456789abcdef.json", "RepoTags": ["docker.io/library/postgres:16"], "Layers": []}]"#;
+    let manifest = format!(r#"[{{"Config": "0123456789abcdef.json", "RepoTags": ["{name}"], "Layers": []}}]"#);
     let mut header = tar::Header::new_gnu();
     header.set_size(manifest.len() as u64);
     header.set_mode(0o644);

@@ -60,6 +60,12 @@ impl Chart {
         Chart::all().find(|chart| chart.name == name && chart.version == version)
     }
 
+    /// The version of `spire-crds` that goes with it, if its CRDs are a chart of their own.
+    #[must_use]
+    pub fn crds(&self) -> Option<&'static str> {
+        spire::crds_of(self)
+    }
+
     /// The charts of a repository.
     pub fn of_repository(url: &str) -> impl Iterator<Item = Chart> {
         let url = url.trim_end_matches('/').to_owned();
@@ -121,7 +127,7 @@ impl Chart {
         if self.name == "spire" {
             spire::set_derived(self, &mut scope, release, namespace);
             spire::refuse(self, &scope)?;
-            spire::set_found(&mut scope, cluster);
+            spire::set_found(self, &mut scope, cluster);
         }
         let mut objects = render(self.templates, &scope)?;
         sum_up(&mut objects);
@@ -150,9 +156,8 @@ fn sum_up(objects: &mut [Value]) {
         .iter()
         .filter(|object| text(object, "/kind") == "ConfigMap")
         .map(|map| {
-            let digest = Sha256::digest(map["data"].to_string());
-            let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-            (text(map, "/metadata/name").to_owned(), hex.into())
+            let sum = crate::spire::hex(&Sha256::digest(map["data"].to_string()));
+            (text(map, "/metadata/name").to_owned(), sum.into())
         })
         .collect();
     for object in objects {

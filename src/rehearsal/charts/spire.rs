@@ -83,6 +83,12 @@ pub(super) fn charts() -> impl Iterator<Item = Chart> {
     spire.chain(crds)
 }
 
+/// The version of `spire-crds` that was published with a version of `spire`.
+pub(super) fn crds_of(chart: &Chart) -> Option<&'static str> {
+    let row = LINE.iter().find(|(version, ..)| chart.name == "spire" && *version == chart.version);
+    row.map(|(.., crds)| *crds).filter(|crds| !crds.is_empty())
+}
+
 /// Keys that charts from 0.24.0 on do not take any more, with the chart's words.
 const RENAMED: &[(&str, &str)] = &[
     ("spire-agent.nodeAttestor.k8sPsat", "spire-agent/templates/daemonset.yaml:4:6): k8sPsat was renamed to k8sPSAT"),
@@ -152,9 +158,9 @@ pub(super) fn set_derived(chart: &Chart, scope: &mut Value, release: &str, names
     let camel = chart.is_since("0.24.0");
     let or = |first: &str, second: &str| if first.is_empty() { second.to_owned() } else { first.to_owned() };
     let server = or(word(scope, "spire-server.namespaceOverride"), namespace);
-    let notified =
+    let notifier_ns =
         word(scope, &format!("spire-server.notifier.{}.namespace", if camel { "k8sBundle" } else { "k8sbundle" }));
-    let published = or(word(scope, "spire-server.bundlePublisher.k8sConfigMap.namespace"), &server);
+    let publisher_ns = or(word(scope, "spire-server.bundlePublisher.k8sConfigMap.namespace"), &server);
     let publishes = chart.is_since("0.26.0") && is_set(get(scope, "spire-server.bundlePublisher.k8sConfigMap.enabled"));
     let notifies = !chart.is_since("0.26.0") || is_set(get(scope, "spire-server.notifier.k8sBundle.enabled"));
     let ns = json!({
@@ -163,8 +169,8 @@ pub(super) fn set_derived(chart: &Chart, scope: &mut Value, release: &str, names
         "csi": or(word(scope, "spiffe-csi-driver.namespaceOverride"), namespace),
         "frontend": or(word(scope, "tornjak-frontend.namespaceOverride"), namespace),
         // Where the right to write the bundle is given, which from 0.26.0 on need not be where it is written.
-        "bundle": or(notified, if publishes { &published } else { &server }),
-        "published": published,
+        "bundle": or(notifier_ns, if publishes { &publisher_ns } else { &server }),
+        "published": publisher_ns,
     });
     let subject = |new: &str, old: &str| {
         word(
@@ -199,6 +205,16 @@ pub(super) fn set_derived(chart: &Chart, scope: &mut Value, release: &str, names
     set(scope, "/port", port.trim_matches('"'));
     let webhook = format!("{release}-controller-manager-webhook");
     set(scope, "/webhook", if chart.is_since("0.15.0") { format!("{namespace}-{webhook}") } else { webhook });
+    let manager = "spire-server.controllerManager";
+    let strict = word(scope, &format!("{manager}.validatingWebhookConfiguration.failurePolicy")) == "Fail";
+    let hooks = strict
+        && is_set(get(scope, "global.installAndUpgradeHooks.enabled"))
+        && is_set(get(scope, &format!("{manager}.enabled")));
+    set(scope, "/hooks", hooks);
+    if word(scope, "spire-agent.updateStrategy.type") == "RollingUpdate" {
+        let rolling = get(scope, "spire-agent.updateStrategy.rollingUpdate").cloned();
+        set(scope, "/rolling", rolling);
+    }
     set(scope, "/identity", default_identity(chart, scope, &excluded));
     set(scope, "/around", json!({"matchExpressions": [{"key": METADATA_NAME, "operator": "In", "values": excluded}]}));
 }
@@ -246,14 +262,21 @@ fn default_identity(chart: &Chart, scope: &Value, excluded: &[String]) -> Value 
 }
 
 /// What `lookup` in the chart's hooks finds in the cluster.
-pub(super) fn set_found(scope: &mut Value, store: Option<&Store>) {
-    let Some(store) = store else { return };
+pub(super) fn set_found(chart: &Chart, scope: &mut Value, store: Option<&Store>) {
+    let mut webhook = word(scope, "webhook").to_owned();
+    let Some(store) = store else {
+        set(scope, "/found", json!({"webhook": webhook}));
+        return;
+    };
     let agents = store.get(&Key::new("apps/v1", "DaemonSet", word(scope, "ns.agent"), word(scope, "name.agent")));
+    let hooks = is_set(get(scope, "global.installAndUpgradeHooks.enabled"));
     let unlabelled =
         agents.is_some_and(|agents| text(&agents, "/metadata/labels/app.kubernetes.io~1component").is_empty());
+    // Only the line that gave it the new name looks for the old one.
     let kind = "ValidatingWebhookConfiguration";
-    let new = store.get(&Key::new("admissionregistration.k8s.io/v1", kind, "", word(scope, "webhook"))).is_some();
-    let old = format!("{}-controller-manager-webhook", word(scope, "name.release"));
-    let webhook = if new { word(scope, "webhook").to_owned() } else { old };
-    set(scope, "/found", json!({"unlabelledAgents": unlabelled, "webhook": webhook}));
+    let key = Key::new("admissionregistration.k8s.io/v1", kind, "", &webhook);
+    if chart.is_since("0.15.0") && !chart.is_since("0.17.0") && store.shared(&key).is_none() {
+        webhook = format!("{}-controller-manager-webhook", word(scope, "name.release"));
+    }
+    set(scope, "/found", json!({"deletesAgents": hooks && unlabelled, "webhook": webhook}));
 }

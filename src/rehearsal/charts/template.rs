@@ -107,7 +107,7 @@ fn expand_map(map: &Map<String, Value>, scope: &Value) -> Result<Option<Value>, 
         return Ok(None);
     }
     if let Some(Value::Object(versions)) = map.get("$by") {
-        let newest = versions.iter().filter(|(version, _)| is_since(scope, version)).next_back();
+        let newest = versions.iter().rfind(|(version, _)| is_since(scope, version));
         return newest.filter(|(_, value)| !value.is_null()).map_or(Ok(None), |(_, value)| expand(value, scope));
     }
     if let Some(inner) = map.get("$json") {

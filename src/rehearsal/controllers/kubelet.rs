@@ -239,7 +239,7 @@ impl Pod<'_> {
     }
 
     fn exists(&self, kind: &str, name: &str) -> bool {
-        self.store.get(&Key::new("v1", kind, self.key.namespace(), name)).is_some()
+        self.store.shared(&Key::new("v1", kind, self.key.namespace(), name)).is_some()
     }
 
     /// The CSI drivers that the pod's inline volumes need.

@@ -21,7 +21,8 @@ pub fn collect(store: &Store, key: &Key, object: &Value) -> bool {
     let owned = owners.peek().is_some();
     let orphaned = owned
         && owners.all(|owner| {
-            let found = [key.namespace(), ""].into_iter().find_map(|namespace| store.get(&owner_key(owner, namespace)));
+            let found =
+                [key.namespace(), ""].into_iter().find_map(|namespace| store.shared(&owner_key(owner, namespace)));
             found.is_none_or(|found| found["metadata"]["uid"] != owner["uid"])
         });
     let going = pods::is_going(object);

@@ -133,9 +133,7 @@ impl Manager {
                 }));
                 for volume in items(object, "/spec/volumes") {
                     let claim = text(volume, "/persistentVolumeClaim/claimName");
-                    also.extend(
-                        self.store.get(&Key::new("v1", "PersistentVolumeClaim", namespace, claim)).map(Arc::new),
-                    );
+                    also.extend(self.store.shared(&Key::new("v1", "PersistentVolumeClaim", namespace, claim)));
                 }
                 if change.kind == ChangeKind::Deleted || pods::has_ended(object) {
                     also.extend(scheduler::unscheduled(&self.store));
@@ -167,7 +165,7 @@ impl Manager {
     /// Looks after one object; says when to look again although nothing changed.
     fn handle(&mut self, key: &Key) -> Option<Duration> {
         let store = &self.store;
-        let object = store.get(key)?;
+        let object = store.shared(key)?;
         if lifecycle::collect(store, key, &object) {
             return None;
         }

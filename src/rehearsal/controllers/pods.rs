@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::rehearsal::api::{admission, kinds::Served, select};
-use crate::rehearsal::object::{condition, items, set, text};
+use crate::rehearsal::object::{at, condition, items, set, text};
 use crate::rehearsal::store::{Key, Store, short_hash};
 
 /// The objects of a kind that `owner` owns, by name.
@@ -37,7 +37,7 @@ pub fn is_ready(pod: &Value) -> bool {
 /// Whether the pod is being deleted.
 #[must_use]
 pub fn is_going(pod: &Value) -> bool {
-    pod.pointer("/metadata/deletionTimestamp").is_some()
+    at(pod, "/metadata/deletionTimestamp").is_some()
 }
 
 /// Whether the pod's containers have run to their end.

@@ -28,7 +28,7 @@ struct CutOff {
 
 impl CutOff {
     /// Whoever was killed writes nothing down any more.
-    fn is_forgotten(mut self) {
+    fn forget(mut self) {
         self.release = None;
     }
 
@@ -49,7 +49,7 @@ impl Drop for CutOff {
 }
 
 /// Why a revision did not come about.
-enum Failed {
+pub(in crate::rehearsal) enum Failed {
     /// In helm's words, as after `Error: `.
     Words(String),
     /// helm was killed.
@@ -63,14 +63,14 @@ impl From<String> for Failed {
 }
 
 /// What a revision is to be.
-struct Wanted {
-    name: String,
-    namespace: String,
-    chart: Chart,
-    values: Value,
-    deadline: Instant,
+pub(in crate::rehearsal) struct Wanted {
+    pub(in crate::rehearsal) name: String,
+    pub(in crate::rehearsal) namespace: String,
+    pub(in crate::rehearsal) chart: Chart,
+    pub(in crate::rehearsal) values: Value,
+    pub(in crate::rehearsal) deadline: Instant,
     /// helm does not live to see the end of it.
-    dies: bool,
+    pub(in crate::rehearsal) dies: bool,
 }
 
 pub(super) async fn upgrade(state: &Arc<State>, process: &Process<'_>) -> Ended {
@@ -110,7 +110,7 @@ pub(super) async fn upgrade(state: &Arc<State>, process: &Process<'_>) -> Ended 
 }
 
 /// Makes the next revision of a release.
-async fn revise(store: &Store, wanted: Wanted) -> Result<Release, Failed> {
+pub(in crate::rehearsal) async fn revise(store: &Store, wanted: Wanted) -> Result<Release, Failed> {
     let Wanted { name, namespace, chart, values, deadline, dies } = wanted;
     let past = release::history(store, &namespace, &name);
     let installs = past.is_empty();
@@ -160,7 +160,7 @@ async fn revise(store: &Store, wanted: Wanted) -> Result<Release, Failed> {
             Ok(release)
         }
         Err(Failed::Killed) => {
-            work.is_forgotten();
+            work.forget();
             Err(Failed::Killed)
         }
         Err(Failed::Words(words)) => {

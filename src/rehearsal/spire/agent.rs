@@ -1,15 +1,17 @@
 //! Agents: how they attest, and which server they talk to.
 
+use std::sync::Arc;
+
 use jiff::{SignedDuration, Timestamp};
 use semver::Version;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{AgentSettings, AttestedAgent, Pass, Server, Spire, version_of};
+use super::{AgentSettings, AttestedAgent, Pass, Spire, version_of};
 use crate::rehearsal::api::select;
 use crate::rehearsal::controllers::is_ready;
 use crate::rehearsal::faults::{Fault, Faults, strikes};
-use crate::rehearsal::object::{items, text};
+use crate::rehearsal::object::{at, items, text};
 use crate::rehearsal::pods;
 use crate::rehearsal::store::{Key, Store};
 
@@ -19,7 +21,7 @@ const AGENT_BOOT: SignedDuration = SignedDuration::from_secs(1);
 /// The process of an agent that serves the Workload API.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(in crate::rehearsal) struct Agent {
-    settings: AgentSettings,
+    pub(super) settings: AgentSettings,
     pub(in crate::rehearsal) node: String,
     pub(in crate::rehearsal) up_since: Timestamp,
 }
@@ -34,42 +36,27 @@ pub(super) fn path(cluster: &str, node: &Value) -> String {
     format!("/spire/agent/k8s_psat/{cluster}/{}", pods::uid(node))
 }
 
-impl Spire {
-    /// The server that a client gets who dials `host:port`: one of those behind the Service that are up.
-    fn behind(&self, store: &Store, faults: &Faults, (host, port): &(String, String), client: &str) -> Option<&Server> {
-        let (service, namespace) = host.split_once('.')?;
-        let namespace = namespace.split('.').next().unwrap_or(namespace);
-        let service = store.get(&Key::new("v1", "Service", namespace, service))?;
-        if !items(&service, "/spec/ports").any(|open| open["port"].to_string() == *port) {
-            return None;
-        }
-        let selector = &service["spec"]["selector"];
-        let all = store.list_shared("v1", "Pod", Some(namespace));
-        let ready = all.iter().filter(|pod| {
-            select::selects_plainly(selector, pod)
-                && is_ready(pod)
-                && pod.pointer("/metadata/deletionTimestamp").is_none()
-        });
-        let servers: Vec<&Server> = ready.filter_map(|pod| self.server_up(store, faults, pod)).collect();
-        let chosen = client.bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)));
-        (!servers.is_empty()).then(|| servers[chosen % servers.len()])
+/// The pods that a client reaches who dials that host and port: those behind the Service that are Ready.
+fn behind(store: &Store, (host, port): &(String, String)) -> Vec<Arc<Value>> {
+    let Some((service, namespace)) = host.split_once('.') else { return Vec::new() };
+    let namespace = namespace.split('.').next().unwrap_or(namespace);
+    let Some(service) = store.shared(&Key::new("v1", "Service", namespace, service)) else { return Vec::new() };
+    if !items(&service, "/spec/ports").any(|open| port.parse().is_ok_and(|port: u64| open["port"] == port)) {
+        return Vec::new();
     }
+    let mut all = store.list_shared("v1", "Pod", Some(namespace));
+    all.retain(|pod| {
+        let going = at(pod, "/metadata/deletionTimestamp").is_some();
+        select::selects_plainly(&service["spec"]["selector"], pod) && is_ready(pod) && !going
+    });
+    all
+}
 
+impl Spire {
     /// Whether an init container that waits for the servers would see them answer.
     pub(in crate::rehearsal) fn answers(&self, store: &Store, faults: &Faults, pod: &Value) -> bool {
-        AgentSettings::of(store, pod)
-            .is_some_and(|settings| self.behind(store, faults, &settings.server, pods::uid(pod)).is_some())
-    }
-
-    /// The server that an agent is connected to.
-    pub(in crate::rehearsal) fn server_of(
-        &self,
-        store: &Store,
-        faults: &Faults,
-        life: &str,
-        agent: &Agent,
-    ) -> Option<&Server> {
-        self.behind(store, faults, &agent.settings.server, life)
+        let Some(settings) = AgentSettings::of(store, pod) else { return false };
+        behind(store, &settings.server).iter().any(|pod| self.server_up(store, faults, pod).is_some())
     }
 
     pub(super) fn agent(&mut self, pass: &mut Pass<'_>, pod: &Value) -> Option<()> {
@@ -81,8 +68,8 @@ impl Spire {
             return None;
         }
         let settings = AgentSettings::of(pass.store, pod)?;
-        let server = self.behind(pass.store, pass.faults, &settings.server, &life)?.clone();
-        let node = pass.store.get(&Key::new("v1", "Node", "", text(pod, "/spec/nodeName")))?;
+        let server = self.servers.get(&reached(pass, &settings, &life)?)?.clone();
+        let node = pass.store.shared(&Key::new("v1", "Node", "", text(pod, "/spec/nodeName")))?;
         let attested = AttestedAgent {
             path: path(&settings.cluster, &node),
             attested: pass.now,
@@ -117,6 +104,14 @@ impl Spire {
         let life = agent_container(pod).and_then(|container| pods::life(pod, text(container, "/name")));
         life.is_some_and(|life| self.agents.contains_key(&life))
     }
+}
+
+/// The process of the server that an agent is connected to: always the same one of those that answer.
+pub(super) fn reached(pass: &Pass<'_>, settings: &AgentSettings, life: &str) -> Option<String> {
+    let pods = behind(pass.store, &settings.server);
+    let up: Vec<String> = pods.iter().flat_map(|pod| pods::lives(pod)).filter(|life| pass.up.contains(life)).collect();
+    let chosen = life.bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)));
+    (!up.is_empty()).then(|| up[chosen % up.len()].clone())
 }
 
 /// Whether a fault keeps agents of that version from attesting.

@@ -1,6 +1,6 @@
 //! The controller manager: what `ClusterSPIFFEID`s make of the pods (facts, section 7).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use jiff::SignedDuration;
 use serde_json::Value;
@@ -21,37 +21,47 @@ impl Spire {
     /// and it does as it was told when it started.
     pub(super) fn entries(&mut self, pass: &mut Pass<'_>) {
         let all = pass.pods.clone();
-        let up = all.iter().filter_map(|pod| self.server_up(pass.store, pass.faults, pod));
+        let up = pass.up.iter().filter_map(|life| self.servers.get(life));
         let Some(leader) = up.min_by_key(|server| server.up_since).cloned() else { return };
+        let manager = &leader.settings.manager;
         let identities = pass.store.list_shared("spire.spiffe.io/v1alpha1", "ClusterSPIFFEID", None);
-        let identities: Vec<&Value> =
-            identities.iter().map(AsRef::as_ref).filter(|identity| leader.settings.manager.minds(identity)).collect();
-        let mut namespaces: BTreeMap<String, Value> = BTreeMap::new();
+        // Each with what an entry remembers of where it comes from.
+        let identities: Vec<(&Value, String)> = identities
+            .iter()
+            .filter(|identity| manager.minds(identity))
+            .map(|identity| {
+                (
+                    &**identity,
+                    format!("{} {} {}", pods::uid(identity), identity["metadata"]["generation"], manager.prefix),
+                )
+            })
+            .collect();
         let mut wanted = BTreeSet::new();
         for pod in &all {
             let (namespace, node) = (pods::namespace(pod), text(pod, "/spec/nodeName"));
-            if node.is_empty() || leader.settings.manager.ignored.iter().any(|ignored| ignored == namespace) {
+            if node.is_empty() || manager.ignored.iter().any(|ignored| ignored == namespace) {
                 continue;
             }
-            let home = namespaces
-                .entry(namespace.to_owned())
-                .or_insert_with(|| pass.store.get(&Key::new("v1", "Namespace", "", namespace)).unwrap_or_default());
+            let home = pass.store.shared(&Key::new("v1", "Namespace", "", namespace)).unwrap_or_default();
             let selecting = |fallback: bool| {
-                identities
-                    .iter()
-                    .find(|identity| (identity["spec"]["fallback"] == true) == fallback && selects(identity, home, pod))
+                identities.iter().find(|(identity, _)| {
+                    (identity["spec"]["fallback"] == true) == fallback && selects(identity, &home, pod)
+                })
             };
-            let Some(identity) = selecting(false).or_else(|| selecting(true)) else { continue };
+            let Some((identity, origin)) = selecting(false).or_else(|| selecting(true)) else { continue };
             let uid = pods::uid(pod).to_owned();
-            let Some(node) = pass.store.get(&Key::new("v1", "Node", "", node)) else { continue };
-            let entry = entry(&leader, identity, pod, &node);
-            let seen = *self.since.entry(format!("{uid}/entry")).or_insert(pass.now);
             let Some(database) = self.databases.get_mut(&leader.database) else { return };
-            match database.entries.get_mut(&uid) {
-                // Another id is another entry; all else is changed in place.
-                Some(old) if old.id == entry.id && old.path == entry.path => old.hint = entry.hint,
-                None if !pass.due(seen + ENTRY_DELAY) => continue,
-                _ => drop(database.entries.insert(uid.clone(), Entry { created: pass.now, ..entry })),
+            let old = database.entries.get_mut(&uid);
+            if old.as_ref().is_none_or(|old| old.origin != *origin) {
+                let seen = *self.since.entry(format!("{uid}/entry")).or_insert(pass.now);
+                let Some(node) = pass.store.shared(&Key::new("v1", "Node", "", node)) else { continue };
+                let entry = Entry { origin: origin.clone(), created: pass.now, ..entry(&leader, identity, pod, &node) };
+                match old {
+                    None if !pass.due(seen + ENTRY_DELAY) => continue,
+                    // Another id is another entry; all else is changed in place.
+                    Some(old) if old.id == entry.id => *old = Entry { created: old.created, ..entry },
+                    _ => drop(database.entries.insert(uid.clone(), entry)),
+                }
             }
             wanted.insert(uid);
         }
@@ -97,6 +107,7 @@ fn entry(leader: &Server, identity: &Value, pod: &Value, node: &Value) -> Entry 
         path,
         parent: super::agent::path(&settings.cluster, node),
         hint: text(identity, "/spec/hint").to_owned(),
+        origin: String::new(),
         created: jiff::Timestamp::UNIX_EPOCH,
     }
 }

@@ -27,7 +27,7 @@ use super::{pods, workloads};
 
 pub(super) use self::agent::{Agent, agent_container, cannot_attest};
 pub(super) use self::config::{AgentSettings, Settings};
-pub(super) use self::schema::is_published;
+pub(super) use self::schema::{is_published, settled_row};
 pub(super) use self::server::{Journal, REFUSES_AFTER, Server};
 
 /// The state of everything SPIRE in one cluster.
@@ -75,6 +75,8 @@ pub(super) struct Entry {
     /// The path of its parent's.
     pub(super) parent: String,
     pub(super) hint: String,
+    /// The identity that it was made by, as it was then.
+    origin: String,
     pub(super) created: Timestamp,
 }
 
@@ -100,13 +102,25 @@ pub(super) struct Pass<'a> {
     pub(super) faults: &'a Faults,
     pub(super) now: Timestamp,
     pub(super) pods: Vec<Arc<Value>>,
+    /// The processes of servers that answer.
+    up: BTreeSet<String>,
+    /// The servers that agents are connected to, by their processes.
+    pub(super) links: BTreeMap<String, String>,
     /// The soonest thing that is not due yet.
     next: Option<Timestamp>,
 }
 
 impl<'a> Pass<'a> {
     pub(super) fn new(store: &'a Store, faults: &'a Faults) -> Self {
-        Pass { store, faults, now: store.now(), pods: pods::all(store), next: None }
+        Pass {
+            store,
+            faults,
+            now: store.now(),
+            pods: pods::all(store),
+            up: BTreeSet::new(),
+            links: BTreeMap::new(),
+            next: None,
+        }
     }
 
     /// Whether `time` has come; if not, somebody will look again then.
@@ -151,10 +165,17 @@ impl Spire {
         for pod in &all {
             self.server(pass, pod);
         }
+        let up = all.iter().filter_map(|pod| self.server_up(pass.store, pass.faults, pod));
+        pass.up = up.map(|(life, _)| life).collect();
         self.entries(pass);
         for pod in &all {
             self.agent(pass, pod);
         }
+        let links = self
+            .agents
+            .iter()
+            .filter_map(|(life, agent)| Some((life.clone(), agent::reached(pass, &agent.settings, life)?)));
+        pass.links = links.collect();
         for pod in &all {
             self.workload(pass, pod);
         }
@@ -167,6 +188,15 @@ impl Spire {
         self.servers.retain(|life, _| lives.contains(life));
         self.agents.retain(|life, _| lives.contains(life));
         self.workloads.retain(|life, _| lives.contains(life));
+    }
+
+    /// As if it had always been so: the database holds this row, and the journals of all servers.
+    pub(super) fn begin(&mut self, row: &(u32, String)) {
+        for database in self.databases.values_mut().filter(|database| database.migrations.is_some()) {
+            database.migrations = Some(row.clone());
+            let kept = self.disks.iter().filter_map(|(home, disk)| Some((home.clone(), disk.journal.clone()?)));
+            database.journals.extend(kept);
+        }
     }
 
     /// When a process was first seen to run: now, if it is new.

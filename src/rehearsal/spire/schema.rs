@@ -74,6 +74,15 @@ pub(crate) fn server_start(code: &Version, row: Option<(u32, &str)>) -> Start {
     Start::Starts { schema: latest, code_version, migrated, warning: None }
 }
 
+/// The row of a database in which servers of that version run, as far as nobody says otherwise.
+pub(crate) fn settled_row(server: &Version, schema: Option<u32>, code_version: Option<&Version>) -> (u32, String) {
+    let latest = match server_start(server, None) {
+        Start::Starts { schema, .. } => schema,
+        Start::Refuses { .. } => 0,
+    };
+    (schema.unwrap_or(latest), code_version.unwrap_or(server).to_string())
+}
+
 /// Whether such a release was ever published.
 pub(crate) fn is_published(version: &Version) -> bool {
     let last = match (version.major, usize::try_from(version.minor)) {

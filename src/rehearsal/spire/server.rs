@@ -48,7 +48,7 @@ pub(super) struct Disk {
     /// How many authorities were made here: their keys are in `keys.json`.
     made: u32,
     /// `journal.pem`.
-    journal: Option<Journal>,
+    pub(super) journal: Option<Journal>,
 }
 
 /// The process of a server that is up.
@@ -147,11 +147,17 @@ impl Spire {
     }
 
     /// The process in that pod, if it answers.
-    pub(in crate::rehearsal) fn server_up(&self, store: &Store, faults: &Faults, pod: &Value) -> Option<&Server> {
+    pub(in crate::rehearsal) fn server_up(
+        &self,
+        store: &Store,
+        faults: &Faults,
+        pod: &Value,
+    ) -> Option<(String, &Server)> {
         let container = pods::container(pod, "spire-server")?;
-        let server = self.servers.get(&pods::life(pod, text(container, "/name"))?)?;
+        let life = pods::life(pod, text(container, "/name"))?;
+        let server = self.servers.get(&life)?;
         let home = database_of(store, faults, pod, &server.settings).ok()?;
-        self.locked_out(store, faults, pod, &server.settings, &home).is_none().then_some(server)
+        self.locked_out(store, faults, pod, &server.settings, &home).is_none().then_some((life, server))
     }
 
     pub(super) fn server(&mut self, pass: &mut Pass<'_>, pod: &Value) -> Option<()> {

@@ -283,3 +283,59 @@ async fn the_whole_way_up_no_svid_runs_out() {
     assert!(updates.last().unwrap().is_valid_at(scene.store().now()));
     assert_eq!(scene.authorities().await.len(), 3);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_hook_fails_on_a_webhook_that_is_not_there() {
+    let scene = Scene::on_chart("0.14.0", "1.8.7", 0).await;
+    // Only the lines 0.15 and 0.16 look for the name of before.
+    let refused = words(scene.upgrade("0.17.0", "1.8.7", "1.8.7", json!({})).await.unwrap_err());
+    assert!(
+        refused.contains("pre-upgrade hooks failed: 1 error occurred:\n\t* timed out waiting for the condition"),
+        "{refused}"
+    );
+    let lenient =
+        json!({"spire-server": {"controllerManager": {"validatingWebhookConfiguration": {"failurePolicy": "Ignore"}}}});
+    scene.upgrade("0.17.0", "1.8.7", "1.8.7", lenient).await.unwrap();
+    scene.servers_at("1.8.7").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn agents_can_be_held_while_servers_move() {
+    let scene = Scene::on_chart("0.18.2", "1.9.2", 1).await;
+    let held = json!({"spire-agent": {"updateStrategy": {"type": "OnDelete"}, "readinessProbe": {"periodSeconds": 4}}});
+    scene.upgrade("0.18.2", "1.9.4", "1.9.2", held.clone()).await.unwrap();
+    scene.servers_at("1.9.4").await;
+    let agents = Key::new("apps/v1", "DaemonSet", "spire-system", "spire-agent");
+    assert_eq!(scene.store().get(&agents).unwrap()["status"]["updatedNumberScheduled"], 0);
+    let released = json!({"spire-agent": {"readinessProbe": {"periodSeconds": 4}}});
+    scene.upgrade("0.18.2", "1.9.4", "1.9.4", released).await.unwrap();
+    scene.agents_at("1.9.4").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_world_begins_where_a_real_one_stands() {
+    let text = r#"{"spire": {"servers": ["1.13.6", "1.14.0"], "agents": ["1.13.6"], "schema": 23, "code_version": "1.14.0", "chart": "0.27.1"}}"#;
+    let begin = Begin::read(text).unwrap();
+    let scene = Scene::at_1_7_2(&[], 1).await;
+    let before = scene.authorities().await;
+    scene.rehearsal.bring_to(&begin, super::upgrade::values_of("0.27.1", "1.14.0", "1.13.6")).await.unwrap();
+    let version = |pod: &str| kubectl::exec(&scene.target(), CONTROL, pod, CONTROL, ["spire-server", "--version"]);
+    for (pod, expected) in
+        [("spire-server-0", "1.13.6\n"), ("spire-server-1", "1.14.0\n"), ("spire-server-2", "1.14.0\n")]
+    {
+        assert_eq!(scene.run(&version(pod)).await.unwrap().stderr, expected, "{pod}");
+        let health = kubectl::exec(&scene.target(), CONTROL, pod, CONTROL, ["spire-server", "healthcheck"]);
+        assert_eq!(scene.says(&health).await, "Server is healthy.\n");
+    }
+    scene.agents_at("1.13.6").await;
+    let psql = ["psql", "-U", "spire", "-tAc", "select version, code_version from migrations"];
+    let row = scene.says(&kubectl::exec(&scene.target(), CONTROL, "spire-db-0", "postgres", psql)).await;
+    assert_eq!(row, "23|1.14.0\n");
+    let listed = helm::parse_list(&scene.run(&scene.helm().list("spire", "default")).await.unwrap()).unwrap();
+    assert!(listed[0].is_of("spire", &Version::new(0, 27, 1)));
+    assert_eq!(scene.authorities().await, before, "as if it had always been so");
+    let unknown = Begin { chart: Some(Version::new(0, 99, 0)), ..begin };
+    assert!(
+        scene.rehearsal.bring_to(&unknown, json!({})).await.is_err_and(|failure| failure.message.contains("0.99.0"))
+    );
+}

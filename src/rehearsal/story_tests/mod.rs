@@ -20,7 +20,7 @@ use super::controllers::is_ready;
 use super::faults::Fault;
 use super::object::{condition, text};
 use super::store::{Key, Propagation, Store};
-use super::{Options, Rehearsal};
+use super::{Begin, Options, Rehearsal};
 use crate::tools::helm::{self, Helm};
 use crate::tools::{Command, CommandError, CommandIo, Output, Target, Tool, docker, kind, kubectl};
 use crate::workload::updates_in;

@@ -331,7 +331,7 @@ async fn short_lives_show_renewals_and_authorities_that_rotate() {
     sleep(Duration::from_secs(2 * 3600)).await;
     let told = updates_in(&logs(&scene.store())[0].1);
     let short = |update: &crate::workload::Update| update.not_after.duration_since(update.not_before).as_secs() <= 310;
-    let first = told.iter().position(|update| short(update)).unwrap_or(told.len());
+    let first = told.iter().position(short).unwrap_or(told.len());
     sleep(Duration::from_secs(1800)).await;
     let updates = updates_in(&logs(&scene.store())[0].1);
     assert!(updates.len() >= first + 10, "{} of {first}", updates.len());
@@ -343,7 +343,7 @@ async fn short_lives_show_renewals_and_authorities_that_rotate() {
     sleep(Duration::from_secs(11 * 3600)).await;
     assert!(scene.authorities().await.len() >= 6);
     sleep(Duration::from_secs(12 * 3600)).await;
-    let (last, _) = (updates_in(&logs(&scene.store())[0].1).pop().unwrap(), ());
+    let last = updates_in(&logs(&scene.store())[0].1).pop().unwrap();
     assert!(last.is_valid_at(scene.store().now()) && last.verified == Some(true));
     assert!(!before.contains(last.issuer_key_id.as_ref().unwrap()));
 }

@@ -142,13 +142,14 @@ impl Rendered {
         let agent_config = config(objects.find("ConfigMap", system_namespace, &agent)?, "agent.conf")?;
         let grpc = service["spec"]["ports"].as_array().into_iter().flatten().find(|port| port["name"] == "grpc");
         let account = daemon_set.pointer("/spec/template/spec/serviceAccountName").and_then(Value::as_str);
+        let agent_image =
+            image_of(daemon_set, names::AGENT_CONTAINER).ok_or_else(|| lacks(daemon_set, names::AGENT_CONTAINER))?;
         let bundle_read = bundle_read(daemon_set, system_namespace, &agent_config)?;
         Ok(Rendered {
             makes_bundle: objects.find("ConfigMap", &bundle_read.namespace, &bundle_read.config_map).is_ok(),
             server_image: image_of(stateful_set, names::SERVER_CONTAINER)
                 .ok_or_else(|| lacks(stateful_set, names::SERVER_CONTAINER))?,
-            agent_image: image_of(daemon_set, names::AGENT_CONTAINER)
-                .ok_or_else(|| lacks(daemon_set, names::AGENT_CONTAINER))?,
+            agent_image,
             controller_manager_image: image_of(stateful_set, "spire-controller-manager"),
             // Kubernetes' own default.
             servers: stateful_set["spec"]["replicas"].as_u64().unwrap_or(1),

@@ -37,7 +37,7 @@ fn the_oldest_and_the_newest_chart_are_read() {
     );
     assert_eq!((old.heeds.class.as_deref(), old.heeds.ignored_namespaces.len()), (None, 3));
     assert_eq!(old.hook_jobs, ["Job spire-server/spire-server-pre-upgrade"]);
-    assert!(!old.agents_held);
+    assert!(!old.agents_held && old.makes_bundle);
 
     let new = rendered(NEW);
     assert_eq!(new.agent_socket, names::AGENT_SOCKET_SINCE_0_17_2);
@@ -45,6 +45,7 @@ fn the_oldest_and_the_newest_chart_are_read() {
     assert_eq!(new.bundle_written.as_ref(), Some(&new.bundle_read));
     assert_eq!((new.heeds.class.as_deref(), new.heeds.classless), (Some("default-spire"), true));
     assert_eq!(new.identities.len(), 2);
+    assert!(!new.makes_bundle, "the servers do");
     assert!(new.images.iter().any(|image| image.user == "DaemonSet spire-system/spire-agent, container fsgroupfix"));
 }
 

@@ -18,8 +18,8 @@ use crate::spire::cli::{Bundle, LocalAuthorities, X509Authority};
 use crate::spire::names;
 use crate::steps::identity::server_json_of;
 use crate::steps::live::Live;
-use crate::steps::upgrade::hop;
 use crate::steps::upgrade::images::all_at;
+use crate::steps::upgrade::{hop, ways_on};
 use crate::steps::{continuity, probe, reach, spire};
 
 /// From this version on a server tells which authority is its own (facts, section 3).
@@ -81,15 +81,6 @@ impl Body for Agents {
         .await;
         proof.map_err(|failure| ways_on(cx, self.0, failure))
     }
-}
-
-/// A gate that is not passed leaves the other half where it is. There are two ways on.
-fn ways_on(cx: &StepContext, number: u16, failure: Failure) -> Failure {
-    let Ok(hop) = hop(cx, number) else { return failure };
-    failure
-        .fact(format!("hop {} -> {} stopped at its gate: what comes after it was not touched", hop.from, hop.to))
-        .next(format!("forward: mend the cause, then `coastal upgrade --to {}` goes on from what runs", hop.to))
-        .next(format!("back: `coastal upgrade --to {}`", hop.from))
 }
 
 /// New pods get SVIDs now, and none that was there lost its own since the change began.

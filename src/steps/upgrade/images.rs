@@ -15,7 +15,7 @@ use crate::steps::fetch::{chart_path, read_chart};
 use crate::steps::live::Live;
 use crate::steps::release::Wanted;
 use crate::steps::spire::explain_agents;
-use crate::steps::upgrade::{chart, hop};
+use crate::steps::upgrade::{chart, hop, ways_on};
 use crate::steps::{reach, values};
 
 /// How often it is looked for pods that a StatefulSet will never replace.
@@ -104,9 +104,11 @@ impl Body for Servers {
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
         let cluster = reach::cluster(cx).await?;
-        roll_servers(cx, &cluster).await?;
+        roll_servers(cx, &cluster).await.map_err(|failure| ways_on(cx, self.0, failure))?;
         let live = Live::look(cx).await?;
-        let to = &hop(cx, self.0)?.to;
+        let hop = hop(cx, self.0)?;
+        undisturbed("servers", &live.server_versions(), hop)?;
+        let to = &hop.to;
         all_at(&live.servers, to, cx.session.lab.spire.servers as usize).map_err(|missing| {
             Failure::tool(format!("the rollout is over, and yet not all servers run {to}: {missing}"))
         })
@@ -189,7 +191,8 @@ impl Body for Agents {
     }
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
-        roll_agents(cx, &hop(cx, self.0)?.to).await
+        let to = &hop(cx, self.0)?.to;
+        roll_agents(cx, to).await.map_err(|failure| ways_on(cx, self.0, failure))
     }
 }
 

@@ -9,7 +9,7 @@ mod restore;
 use async_trait::async_trait;
 
 use crate::engine::{Body, StepContext};
-use crate::error::Failure;
+use crate::error::{Failure, Kind};
 use crate::plan::{Change, Finding, HopPart, HopStep};
 use crate::spire::path::Hop;
 use crate::steps::dump;
@@ -41,6 +41,18 @@ fn change(cx: &StepContext) -> Result<&Change, Failure> {
 fn hop(cx: &StepContext, number: u16) -> Result<&Hop, Failure> {
     let hop = change(cx)?.hop(number);
     hop.ok_or_else(|| Failure::unexpected(format!("step `{}` of a hop that is not in the change", cx.step())))
+}
+
+/// Half a hop that did not come to its end leaves the other half where it is. There are two ways on.
+fn ways_on(cx: &StepContext, number: u16, failure: Failure) -> Failure {
+    let Ok(hop) = hop(cx, number) else { return failure };
+    if failure.kind == Kind::Interrupted {
+        return failure;
+    }
+    failure
+        .fact(format!("hop {} -> {} stopped here: what comes after it was not touched", hop.from, hop.to))
+        .next(format!("forward: mend the cause, then `coastal upgrade --to {}` goes on from what runs", hop.to))
+        .next(format!("back: `coastal upgrade --to {}`", hop.from))
 }
 
 /// [`HopPart::Backup`].

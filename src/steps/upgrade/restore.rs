@@ -4,7 +4,6 @@
 use async_trait::async_trait;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use kube::api::{Patch, PatchParams};
-use semver::Version;
 use serde_json::json;
 
 use crate::engine::{Body, StepContext};
@@ -23,21 +22,16 @@ use crate::steps::{database, reach};
 pub(super) struct Restore(pub(super) u16);
 
 impl Restore {
-    /// The newest dump that servers of the hop's version start on.
+    /// The dump that the plan chose.
     fn dump(&self, cx: &StepContext) -> Result<Dump, Failure> {
-        let to = &hop(cx, self.0)?.to;
         let directory = cx.session.paths.dumps();
-        let fits = |dump: &Dump| starts(to, dump.migrations, &dump.code_version);
-        dump::list(&directory)?.into_iter().rev().find(fits).ok_or_else(|| {
-            Failure::refused(format!("no dump in `{}` is one that SPIRE {to} starts on", directory.display()))
-                .next("without one there is no way back below the database's schema")
+        let restore = hop(cx, self.0)?.restore.as_ref();
+        let name = restore.map(|restore| restore.backup.name.as_str()).unwrap_or_default();
+        dump::list(&directory)?.into_iter().find(|dump| dump.file == name).ok_or_else(|| {
+            Failure::refused(format!("the dump `{}` is not there any more", directory.join(name).display()))
+                .next("run the same command again: it plans with the dumps that are there")
         })
     }
-}
-
-/// STUB until the policy is merged.
-fn starts(code: &Version, _schema: u32, stored: &Version) -> bool {
-    (stored.major, stored.minor) <= (code.major, code.minor)
 }
 
 #[async_trait]
