@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::cli::Global;
 use crate::cli::goal::lock;
 use crate::cli::outside::Outside;
+use crate::cli::watch::{Shown, Watch};
 use crate::error::{ExitCode, Failure};
 use crate::observe;
 use crate::session::Session;
@@ -27,6 +28,8 @@ pub struct AgentsArgs {
     /// Only ids, or paths, that this covers: `*` within a segment, `**` across
     #[arg(long, value_name = "GLOB", global = true)]
     id: Option<String>,
+    #[command(flatten)]
+    watch: Watch,
 }
 
 #[derive(Debug, Subcommand)]
@@ -49,6 +52,8 @@ enum Action {
         agent: String,
     },
 }
+
+const HEAD: &[&str] = &["agent", "node", "attested by", "expires", "version", "state"];
 
 /// The result of `agents`.
 #[derive(Serialize)]
@@ -87,20 +92,24 @@ pub async fn run(
 ) -> Result<ExitCode, Failure> {
     let session = Session::new(outside.lab.clone(), outside.world.clone(), outside.paths.clone());
     match &args.action {
-        None | Some(Action::Show) => show(&session, args.id.as_deref(), true, ui, outside).await,
-        Some(Action::Count) => show(&session, args.id.as_deref(), false, ui, outside).await,
+        None | Some(Action::Show) => {
+            args.watch.show(outside, ui, async || look(&session, args.id.as_deref(), true, ui, outside).await).await
+        }
+        Some(Action::Count) => {
+            args.watch.show(outside, ui, async || look(&session, args.id.as_deref(), false, ui, outside).await).await
+        }
         Some(Action::Ban { agent }) => change(&session, Change::Ban, agent, global, ui, line, outside).await,
         Some(Action::Evict { agent }) => change(&session, Change::Evict, agent, global, ui, line, outside).await,
     }
 }
 
-async fn show(
+async fn look(
     session: &Arc<Session>,
     glob: Option<&str>,
     list: bool,
     ui: &Ui,
     outside: &Outside,
-) -> Result<ExitCode, Failure> {
+) -> Result<Shown, Failure> {
     let cx = observe::looking(session, &outside.cancel);
     let cluster = reach::cluster(&cx).await?;
     let (agents, nodes) = tokio::try_join!(inspect::agents(&cx), inspect::nodes(&cluster))?;
@@ -111,14 +120,12 @@ async fn show(
     rows.sort_by(|a, b| (&a.node, &a.id).cmp(&(&b.node, &b.id)));
     let count = rows.len();
     if ui.is_json() {
-        ui.document(&Document { schema: 1, trust_domain, count, agents: list.then_some(rows) });
-    } else if list {
-        let rows: Vec<Vec<String>> = rows.iter().map(Row::cells).collect();
-        ui.table(&["agent", "node", "attested by", "expires", "version", "state"], &rows);
-    } else {
-        ui.text(&count.to_string());
+        return Shown::document(&Document { schema: 1, trust_domain, count, agents: list.then_some(rows) });
     }
-    Ok(ExitCode::Ok)
+    if !list {
+        return Ok(Shown::line(count.to_string()));
+    }
+    Ok(Shown::table(HEAD, rows.iter().map(Row::cells).collect()))
 }
 
 fn row(agent: &Agent, nodes: &BTreeMap<String, String>) -> Row {

@@ -1,10 +1,13 @@
 //! `coastal bundle`: which authorities the servers trust, and which of them are whose.
 
+use std::sync::Arc;
+
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::cli::outside::Outside;
+use crate::cli::watch::{Shown, Watch};
 use crate::error::{ExitCode, Failure};
 use crate::observe;
 use crate::session::Session;
@@ -17,6 +20,8 @@ use crate::ui::Ui;
 pub struct BundleArgs {
     #[command(subcommand)]
     action: Option<Action>,
+    #[command(flatten)]
+    watch: Watch,
 }
 
 #[derive(Debug, Clone, Copy, Subcommand)]
@@ -26,6 +31,8 @@ enum Action {
     /// Only say how many there are
     Count,
 }
+
+const HEAD: &[&str] = &["kind", "authority", "expires", "state", "held by", "trusted by"];
 
 /// The result of `bundle`.
 #[derive(Serialize)]
@@ -56,15 +63,21 @@ struct Server {
 /// No server answers.
 pub async fn run(args: &BundleArgs, ui: &Ui, outside: &Outside) -> Result<ExitCode, Failure> {
     let session = Session::new(outside.lab.clone(), outside.world.clone(), outside.paths.clone());
-    let views = inspect::servers(&observe::looking(&session, &outside.cancel)).await?;
-    if let Some(failure) = views.iter().all(|view| view.bundle.is_err()).then(|| views.first()).flatten() {
-        return failure.bundle.as_ref().map(|_| ExitCode::Ok).map_err(Clone::clone);
+    let list = !matches!(args.action, Some(Action::Count));
+    args.watch.show(outside, ui, async || look(&session, list, ui, outside).await).await
+}
+
+async fn look(session: &Arc<Session>, list: bool, ui: &Ui, outside: &Outside) -> Result<Shown, Failure> {
+    let views = inspect::servers(&observe::looking(session, &outside.cancel)).await?;
+    if views.iter().all(|view| view.bundle.is_err())
+        && let Some(Err(failure)) = views.first().map(|view| view.bundle.as_ref())
+    {
+        return Err(failure.clone());
     }
     let (authorities, differing) = (inspect::authorities(&views), inspect::differing(&views));
     let of = |kind| authorities.iter().filter(|authority| authority.kind == kind).count();
     let (x509, jwt) = (of(AuthorityKind::X509), of(AuthorityKind::Jwt));
-    let list = !matches!(args.action, Some(Action::Count));
-    if ui.is_json() {
+    let shown = if ui.is_json() {
         let servers = views
             .iter()
             .map(|view| Server {
@@ -74,26 +87,18 @@ pub async fn run(args: &BundleArgs, ui: &Ui, outside: &Outside) -> Result<ExitCo
             })
             .collect();
         let trust_domain = session.lab.spire.trust_domain.clone();
-        let authorities = list.then_some(authorities);
-        ui.document(&Document {
-            schema: 1,
-            trust_domain,
-            agree: differing.is_empty(),
-            servers,
-            x509,
-            jwt,
-            authorities,
-        });
+        let (agree, authorities) = (differing.is_empty(), list.then_some(authorities));
+        Shown::document(&Document { schema: 1, trust_domain, agree, servers, x509, jwt, authorities })?
     } else if list {
         let now = session.world.clock.now();
         let answering = views.iter().filter(|view| view.bundle.is_ok()).count();
-        let rows: Vec<Vec<String>> = authorities.iter().map(|authority| row(authority, answering, now)).collect();
-        ui.table(&["kind", "authority", "expires", "state", "held by", "trusted by"], &rows);
+        Shown::table(HEAD, authorities.iter().map(|authority| row(authority, answering, now)).collect())
     } else {
-        ui.text(&format!("{x509} X.509 authorities, {jwt} JWT authorities"));
-    }
-    remarks(&views, &differing, ui);
-    Ok(ExitCode::Ok)
+        Shown::line(format!("{x509} X.509 authorities, {jwt} JWT authorities"))
+    };
+    let untold = views.iter().all(|view| view.own.is_empty() && view.bundle.is_ok());
+    let note = untold.then(|| "which authority is whose, servers tell from SPIRE 1.11 on".to_owned());
+    Ok(shown.warnings(warnings(&views, &differing)).notes(note))
 }
 
 fn row(authority: &Authority, servers: usize, now: Timestamp) -> Vec<String> {
@@ -114,21 +119,20 @@ fn row(authority: &Authority, servers: usize, now: Timestamp) -> Vec<String> {
     ]
 }
 
-fn remarks(views: &[ServerView], differing: &[String], ui: &Ui) {
+fn warnings(views: &[ServerView], differing: &[String]) -> Vec<String> {
+    let mut warnings = Vec::new();
     for view in views {
         if let Err(failure) = &view.bundle {
-            ui.warning(&format!("{} does not answer: {}", view.pod, failure.message));
+            warnings.push(format!("{} does not answer: {}", view.pod, failure.message));
         } else if let Some(silent) = &view.silent {
-            ui.warning(&format!("{} does not tell which authorities are its own: {silent}", view.pod));
+            warnings.push(format!("{} does not tell which authorities are its own: {silent}", view.pod));
         }
     }
     if !differing.is_empty() {
-        ui.warning(&format!(
+        warnings.push(format!(
             "{} trust another bundle than the first server; servers of one data store differ for a second at most",
             differing.join(", ")
         ));
     }
-    if views.iter().all(|view| view.own.is_empty() && view.bundle.is_ok()) {
-        ui.note("which authority is whose, servers tell from SPIRE 1.11 on");
-    }
+    warnings
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use crate::cli::Global;
 use crate::cli::goal::lock;
 use crate::cli::outside::Outside;
+use crate::cli::watch::{Shown, Watch};
 use crate::error::{ExitCode, Failure};
 use crate::observe;
 use crate::session::Session;
@@ -25,6 +26,8 @@ pub struct EntriesArgs {
     action: Option<Action>,
     #[command(flatten)]
     filter: Filter,
+    #[command(flatten)]
+    watch: Watch,
 }
 
 /// Which entries.
@@ -63,6 +66,8 @@ fn selector(text: &str) -> Result<Selector, String> {
         _ => Err("expected TYPE:VALUE, like `k8s:ns:default`".to_owned()),
     }
 }
+
+const HEAD: &[&str] = &["spiffe id", "for", "node", "ttl", "flags", "entry"];
 
 /// The result of `entries`.
 #[derive(Serialize)]
@@ -109,19 +114,23 @@ pub async fn run(
 ) -> Result<ExitCode, Failure> {
     let session = Session::new(outside.lab.clone(), outside.world.clone(), outside.paths.clone());
     match &args.action {
-        None | Some(Action::Show) => show(&session, &args.filter, true, ui, outside).await,
-        Some(Action::Count) => show(&session, &args.filter, false, ui, outside).await,
+        None | Some(Action::Show) => {
+            args.watch.show(outside, ui, async || look(&session, &args.filter, true, ui, outside).await).await
+        }
+        Some(Action::Count) => {
+            args.watch.show(outside, ui, async || look(&session, &args.filter, false, ui, outside).await).await
+        }
         Some(Action::Delete { ids }) => delete(&session, ids, global, ui, line, outside).await,
     }
 }
 
-async fn show(
+async fn look(
     session: &Arc<Session>,
     filter: &Filter,
     list: bool,
     ui: &Ui,
     outside: &Outside,
-) -> Result<ExitCode, Failure> {
+) -> Result<Shown, Failure> {
     let cx = observe::looking(session, &outside.cancel);
     let cluster = reach::cluster(&cx).await?;
     let pods = inspect::pods(&cx, &cluster).await?;
@@ -142,15 +151,13 @@ async fn show(
     rows.sort_by(|a: &Row, b: &Row| (&a.spiffe_id, &a.pods, &a.id).cmp(&(&b.spiffe_id, &b.pods, &b.id)));
     if ui.is_json() {
         let trust_domain = session.lab.spire.trust_domain.clone();
-        ui.document(&Document { schema: 1, trust_domain, total, count, entries: list.then_some(rows) });
-    } else if list {
-        let rows: Vec<Vec<String>> = rows.iter().map(Row::cells).collect();
-        ui.table(&["spiffe id", "for", "node", "ttl", "flags", "entry"], &rows);
-        ui.note(&if count == total { format!("{total} entries") } else { format!("{count} of {total} entries") });
-    } else {
-        ui.text(&count.to_string());
+        return Shown::document(&Document { schema: 1, trust_domain, total, count, entries: list.then_some(rows) });
     }
-    Ok(ExitCode::Ok)
+    if !list {
+        return Ok(Shown::line(count.to_string()));
+    }
+    let sum = if count == total { format!("{total} entries") } else { format!("{count} of {total} entries") };
+    Ok(Shown::table(HEAD, rows.iter().map(Row::cells).collect()).notes([sum]))
 }
 
 /// The filter, with what is known of pods.

@@ -4,6 +4,7 @@ mod agents;
 mod audit;
 mod bundle;
 mod change;
+mod contain;
 mod entries;
 mod env;
 mod goal;
@@ -14,6 +15,7 @@ mod plan;
 mod rehearse;
 mod status;
 mod upgrade;
+mod watch;
 mod workload;
 
 use std::ffi::OsString;
@@ -159,6 +161,8 @@ enum Command {
     Bundle(bundle::BundleArgs),
     /// Show the agents, or ban or evict one
     Agents(agents::AgentsArgs),
+    /// Cut off an identity, or everything of a namespace, so that it stays cut off
+    Contain(contain::ContainArgs),
     /// Let Prometheus see the SPIRE servers and agents
     PatchMonitors,
     /// Remove the workload, the pirate ship and the database
@@ -244,6 +248,7 @@ async fn on(command: &Command, global: &Global, ui: &Ui, line: &str, outside: &O
         Command::Entries(args) => Box::pin(entries::run(args, global, ui, line, outside)).await,
         Command::Bundle(args) => Box::pin(bundle::run(args, ui, outside)).await,
         Command::Agents(args) => Box::pin(agents::run(args, global, ui, line, outside)).await,
+        Command::Contain(args) => Box::pin(contain::run(args, global, ui, line, outside)).await,
         Command::ClusterUp { adopt: true } => Box::pin(goal::adopt(global, ui, line, outside)).await,
         Command::BuildLoadImage { dir: Some(dir) } => Box::pin(goal::build_from(dir, global, ui, line, outside)).await,
         Command::Upgrade(args) => Box::pin(change::run(args, global, ui, line, outside)).await,
@@ -290,6 +295,7 @@ fn goal_of(command: &Command) -> Option<Goal> {
         | Command::Entries(_)
         | Command::Bundle(_)
         | Command::Agents(_)
+        | Command::Contain(_)
         | Command::Upgrade(_)
         | Command::Workload(_) => return None,
     })

@@ -1,9 +1,10 @@
 //! Builds plans: which steps a command asks for, what they rest on, and in which order they go.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crate::config::{ChartRef, Lab};
-use crate::plan::{Observed, Plan, Role, Step, StepId, explain};
+use crate::plan::{Observed, Plan, RECONCILE_S, Role, SYNC_S, Step, StepId, explain};
 
 use StepId as S;
 
@@ -211,6 +212,8 @@ fn rests_on(step: StepId) -> &'static [StepId] {
         S::IdentityTest => &[S::Workload],
         // A change of versions orders its own steps: see `change`.
         S::Hop(_) | S::Continuity => &[],
+        // So does a containment.
+        S::CutOff | S::EntriesGone | S::AgentsSynced | S::IncidentReport | S::UndoContainment => &[],
         S::Repos
         | S::Cluster
         | S::RemoveWorkload
@@ -349,6 +352,8 @@ pub fn command_for(step: StepId) -> &'static str {
         S::RemoveCluster => "coastal cluster-down",
         S::ChartTests | S::IdentityTest => "coastal test",
         S::Hop(_) | S::Continuity => "coastal upgrade",
+        S::CutOff | S::EntriesGone | S::AgentsSynced | S::IncidentReport => "coastal contain",
+        S::UndoContainment => "coastal contain --undo",
     }
 }
 
@@ -367,7 +372,11 @@ pub(super) fn timeout(step: StepId, lab: &Lab) -> u64 {
         | S::SpireAgents
         | S::Tornjak
         | S::ChartTests
+        | S::UndoContainment
         | S::Hop(_) => timeouts.rollout,
+        // Two rounds of the controller manager are watched beside.
+        S::EntriesGone => timeouts.identity + Duration::from_secs(2 * RECONCILE_S),
+        S::AgentsSynced => Duration::from_secs(6 * SYNC_S),
         // One after the other.
         S::SpireServers => timeouts.rollout * lab.spire.servers.max(1),
         S::Workload | S::Malicious | S::IdentityTest | S::Continuity => timeouts.rollout + timeouts.identity,
@@ -376,6 +385,8 @@ pub(super) fn timeout(step: StepId, lab: &Lab) -> u64 {
         | S::Namespaces
         | S::ClusterIssuer
         | S::Monitors
+        | S::IncidentReport
+        | S::CutOff
         | S::RemoveMonitors
         | S::RemoveWorkload
         | S::RemoveMalicious
@@ -438,6 +449,11 @@ pub(super) fn title(step: StepId, lab: &Lab) -> String {
         S::ChartTests => "run the chart's tests".into(),
         S::IdentityTest => "test the workload's identity".into(),
         S::Continuity => "add up how long a workload had no valid SVID".into(),
+        S::CutOff => "take away what can present it".into(),
+        S::EntriesGone => "see its registration entries go, and stay gone".into(),
+        S::AgentsSynced => "wait until the agents know".into(),
+        S::IncidentReport => "write the incident report".into(),
+        S::UndoContainment => "undo a containment".into(),
         S::Hop(hop) => hop.to_string(),
     }
 }

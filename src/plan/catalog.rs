@@ -218,7 +218,13 @@ pub fn explain(step: StepId, lab: &Lab) -> Explanation {
             vec![format!("kubectl -n {} logs deployment/{} --since 10m", workload.namespace, workload.name)],
         ),
         // What a hop does depends on the hop: the plan of the change says it.
-        StepId::Hop(_) => (String::new(), Vec::new()),
+        StepId::Hop(_)
+        // And what a containment does, on what is contained.
+        | StepId::CutOff
+        | StepId::EntriesGone
+        | StepId::AgentsSynced
+        | StepId::IncidentReport
+        | StepId::UndoContainment => (String::new(), Vec::new()),
     };
     Explanation { why, by_hand }
 }

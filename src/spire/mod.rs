@@ -7,6 +7,7 @@ pub mod charts;
 pub mod cli;
 pub mod entries;
 pub mod id;
+pub mod incident;
 pub mod names;
 pub mod path;
 pub mod policy;

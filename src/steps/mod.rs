@@ -9,6 +9,7 @@ mod capacity;
 pub mod chart_files;
 mod cluster;
 pub mod components;
+pub mod contain;
 pub mod continuity;
 pub mod database;
 pub mod dump;
@@ -77,6 +78,11 @@ pub fn body(step: StepId) -> Box<dyn Body> {
         S::ChartTests => Box::new(spire::ChartTests),
         S::IdentityTest => Box::new(identity::Test),
         S::Continuity => Box::new(continuity::Continuity),
+        S::CutOff => Box::new(contain::CutOff),
+        S::EntriesGone => Box::new(contain::EntriesGone),
+        S::AgentsSynced => Box::new(contain::AgentsSynced),
+        S::IncidentReport => Box::new(contain::Report),
+        S::UndoContainment => Box::new(contain::Undo),
         S::Hop(step) => upgrade::body(step),
     }
 }
