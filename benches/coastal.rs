@@ -4,6 +4,7 @@
 
 #![expect(clippy::expect_used, reason = "a measurement that cannot be made ends")]
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -11,6 +12,8 @@ use std::sync::Arc;
 use coastal::config::{self, Lab};
 use coastal::engine::{Emitter, Journal, What};
 use coastal::plan::{self, Goal, StepId};
+use coastal::spire::audit::{self, Auditor, Facts};
+use coastal::spire::entries::EntryReader;
 use coastal::spire::path::{self, ChartChoice, Options};
 use coastal::spire::policy::State;
 use coastal::spire::{charts, releases};
@@ -18,6 +21,10 @@ use coastal::world::Clock;
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use jiff::Timestamp;
+
+/// Tells beside the times how much memory was held at most.
+#[global_allocator]
+static MEMORY: divan::AllocProfiler = divan::AllocProfiler::system();
 
 fn main() {
     divan::main();
@@ -92,6 +99,62 @@ fn journal_events(bencher: Bencher) {
                 let message = format!("waiting for spire-server-1: PodInitializing ({number})");
                 emitter.emit(What::StepProgress { step: StepId::SpireServers, message });
             }
+        });
+}
+
+const ENTRIES: usize = 100_000;
+
+/// What `entry show -output json` prints of a hundred thousand pods.
+fn entries() -> Vec<u8> {
+    let mut text = String::from("{\"entries\":[");
+    for number in 0..ENTRIES {
+        let comma = if number == 0 { "" } else { "," };
+        let (namespace, account) = (number % 400, number % 1000);
+        let _ = write!(
+            text,
+            "{comma}{{\"admin\":false,\"created_at\":\"1700000000\",\"dns_names\":[],\"downstream\":false,\"expires_at\":\"0\",\
+             \"federates_with\":[],\"hint\":\"\",\"id\":\"kind-kind.{number:08x}-0000-4000-8000-000000000000\",\"jwt_svid_ttl\":0,\
+             \"parent_id\":{{\"path\":\"/spire/agent/k8s_psat/kind-kind/{namespace:08x}-0000-4000-8000-000000000000\",\"trust_domain\":\"coastal-containers.example\"}},\
+             \"revision_number\":\"0\",\"selectors\":[{{\"type\":\"k8s\",\"value\":\"pod-uid:{number:08x}-0000-4000-8000-000000000000\"}}],\
+             \"spiffe_id\":{{\"path\":\"/ns/team-{namespace}/sa/service-{account}\",\"trust_domain\":\"coastal-containers.example\"}},\
+             \"store_svid\":false,\"x509_svid_ttl\":0}}"
+        );
+    }
+    text.push_str("],\"next_page_token\":\"\"}\n");
+    text.into_bytes()
+}
+
+fn pods() -> Vec<audit::Pod> {
+    let pod = |number: usize| audit::Pod {
+        uid: format!("{number:08x}-0000-4000-8000-000000000000"),
+        namespace: format!("team-{}", number % 400),
+        name: format!("service-{number}"),
+        account: format!("service-{}", number % 1000),
+        node: format!("node-{}", number % 400),
+        age_s: 3600,
+        runs: true,
+        mounts: true,
+    };
+    (0..ENTRIES).map(pod).collect()
+}
+
+/// Read in pieces as a pipe gives them, and held against an allow-list that knows half of them.
+#[divan::bench(sample_count = 5, sample_size = 1)]
+fn audit_entries(bencher: Bencher) {
+    let printed = entries();
+    let mut expected = lab().identities;
+    expected.allow.push("spiffe://coastal-containers.example/ns/team-*/sa/service-*5*".to_owned());
+    expected.namespaces.push("team-*".to_owned());
+    bencher
+        .counter(ItemsCount::new(ENTRIES))
+        .with_inputs(|| Facts { expected: expected.clone(), pods: pods(), ..Facts::default() })
+        .bench_values(|facts| {
+            let mut auditor = Auditor::new(facts);
+            let mut reader = EntryReader::new(|entry| auditor.entry(&entry));
+            printed.chunks(64 << 10).for_each(|piece| reader.take(piece));
+            let count = reader.finish().expect("a whole answer");
+            assert_eq!(count, ENTRIES);
+            auditor.finish()
         });
 }
 

@@ -34,6 +34,8 @@ assets! {
     MONITORS = "manifests/monitors.yaml";
     /// The workload.
     WORKLOAD = "manifests/workload.yaml";
+    /// The pirate ship.
+    MALICIOUS = "manifests/malicious.yaml";
 }
 
 /// The embedded file of that name.

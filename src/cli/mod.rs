@@ -1,6 +1,11 @@
 //! The command line: what can be asked for, and the one call that each command leads to.
 
+mod agents;
+mod audit;
+mod bundle;
 mod change;
+mod contain;
+mod entries;
 mod env;
 mod goal;
 mod init;
@@ -10,6 +15,7 @@ mod plan;
 mod rehearse;
 mod status;
 mod upgrade;
+mod watch;
 mod workload;
 
 use std::ffi::OsString;
@@ -143,9 +149,23 @@ enum Command {
     DeployWorkload,
     /// Remove the workload
     DeleteWorkload,
+    /// Deploy the pirate ship: a workload that nobody expects, and that gets an identity all the same
+    DeployMalicious,
+    /// Remove the pirate ship
+    DeleteMalicious,
+    /// Hold every entry, pod, agent and authority against the allow-list of lab.toml
+    Audit(audit::AuditArgs),
+    /// Show who is registered for which identity
+    Entries(entries::EntriesArgs),
+    /// Show which authorities the servers trust, and which are whose
+    Bundle(bundle::BundleArgs),
+    /// Show the agents, or ban or evict one
+    Agents(agents::AgentsArgs),
+    /// Cut off an identity, or everything of a namespace, so that it stays cut off
+    Contain(contain::ContainArgs),
     /// Let Prometheus see the SPIRE servers and agents
     PatchMonitors,
-    /// Remove the workload and the database
+    /// Remove the workload, the pirate ship and the database
     TearDown,
     /// Take SPIRE up or down to another version, by legal hops
     #[command(visible_alias = "downgrade")]
@@ -224,6 +244,11 @@ async fn on(command: &Command, global: &Global, ui: &Ui, line: &str, outside: &O
         Command::Status => Box::pin(status::run(ui, outside)).await,
         Command::Env => Ok(env::run(ui, outside)),
         Command::Logs(args) => Box::pin(logs::run(args, ui, outside)).await,
+        Command::Audit(args) => Box::pin(audit::run(args, ui, outside)).await,
+        Command::Entries(args) => Box::pin(entries::run(args, global, ui, line, outside)).await,
+        Command::Bundle(args) => Box::pin(bundle::run(args, ui, outside)).await,
+        Command::Agents(args) => Box::pin(agents::run(args, global, ui, line, outside)).await,
+        Command::Contain(args) => Box::pin(contain::run(args, global, ui, line, outside)).await,
         Command::ClusterUp { adopt: true } => Box::pin(goal::adopt(global, ui, line, outside)).await,
         Command::BuildLoadImage { dir: Some(dir) } => Box::pin(goal::build_from(dir, global, ui, line, outside)).await,
         Command::Upgrade(args) if args.state.is_some() => upgrade::judge_file(args, ui),
@@ -257,6 +282,8 @@ fn goal_of(command: &Command) -> Option<Goal> {
         Command::BuildLoadImage { .. } => Goal::BuildLoadImage,
         Command::DeployWorkload => Goal::DeployWorkload,
         Command::DeleteWorkload => Goal::DeleteWorkload,
+        Command::DeployMalicious => Goal::DeployMalicious,
+        Command::DeleteMalicious => Goal::DeleteMalicious,
         Command::PatchMonitors => Goal::PatchMonitors,
         Command::TearDown => Goal::TearDown,
         Command::Plan(_)
@@ -265,6 +292,11 @@ fn goal_of(command: &Command) -> Option<Goal> {
         | Command::Rehearse(_)
         | Command::Env
         | Command::Logs(_)
+        | Command::Audit(_)
+        | Command::Entries(_)
+        | Command::Bundle(_)
+        | Command::Agents(_)
+        | Command::Contain(_)
         | Command::Upgrade(_)
         | Command::Workload(_) => return None,
     })

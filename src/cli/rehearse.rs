@@ -10,7 +10,7 @@ use crate::cli::{Cli, Command, Global, OutputFormat, goal, goal_of, on};
 use crate::config::ChartRef;
 use crate::engine::{Event, Sink};
 use crate::error::{ExitCode, Failure, io_failure};
-use crate::plan::{self, Goal};
+use crate::plan::{self, Goal, Role};
 use crate::rehearsal::{Begin, Fault, Options, Rehearsal};
 use crate::session::{Paths, Session};
 use crate::spire::values::{Images, Phase};
@@ -151,7 +151,15 @@ async fn story(args: &RehearseArgs, global: &Global, ui: &Ui) -> Result<ExitCode
 /// What must be so before the command makes sense.
 fn precondition(command: &Command) -> Option<Before> {
     match command {
-        Command::Status | Command::Logs(_) | Command::Env | Command::Upgrade(_) => Some(Before::Up),
+        Command::Status
+        | Command::Logs(_)
+        | Command::Env
+        | Command::Upgrade(_)
+        | Command::Audit(_)
+        | Command::Entries(_)
+        | Command::Bundle(_)
+        | Command::Agents(_) => Some(Before::Up),
+        Command::Contain(_) => Some(Before::Pirates),
         Command::Plan(_) => None,
         other => goal_of(other).map(|goal| match goal {
             Goal::Up | Goal::ClusterUp | Goal::AddRepos => Before::Nothing,
@@ -163,6 +171,7 @@ fn precondition(command: &Command) -> Option<Before> {
             | Goal::DeleteWorkload
             | Goal::TearDown
             | Goal::Test => Before::Up,
+            Goal::DeleteMalicious => Before::Pirates,
             goal => Before::NeedsOf(goal),
         }),
     }
@@ -171,6 +180,8 @@ fn precondition(command: &Command) -> Option<Before> {
 enum Before {
     Nothing,
     Up,
+    /// Up, and the pirate ship in the bay.
+    Pirates,
     NeedsOf(Goal),
 }
 
@@ -214,12 +225,17 @@ impl Stage {
         let plan = match before {
             Before::Nothing => return Ok(()),
             Before::Up => plan::build(lab, Goal::Up, None),
+            Before::Pirates => {
+                Box::pin(self.prepare(Before::Up, ui)).await?;
+                plan::build(lab, Goal::DeployMalicious, None)
+            }
             Before::NeedsOf(goal) => plan::needs_of(lab, goal),
         };
         if plan.steps.is_empty() {
             return Ok(());
         }
-        let steps: Vec<String> = plan.steps.iter().map(|step| step.id.to_string()).collect();
+        let made = plan.steps.iter().filter(|step| step.role == Role::Goal);
+        let steps: Vec<String> = made.map(|step| step.id.to_string()).collect();
         ui.note(&format!("rehearsal: first brought to where this command begins ({})", steps.join(", ")));
         let session = Session::new(lab.clone(), self.outside.world.clone(), self.outside.paths.clone());
         crate::files::private_dir(self.outside.paths.state())?;

@@ -11,8 +11,8 @@ use crate::config::PullPolicy;
 use crate::config::problems::Place;
 use crate::config::reader::{At, Table};
 use crate::config::syntax::{
-    BUILT_IMAGE, BYTES, CLUSTER_NAME, COUNTRY, CPU, DNS_LABEL, DURATION, IDENTITY_GLOB, IMAGE, KIND_NAME, NAME, PATH,
-    RELEASE, REQUIREMENT, SQL_NAME, SUBJECT, TRUST_DOMAIN, URL, URL_OR_PATH, VERSION,
+    ACCOUNT_GLOB, BUILT_IMAGE, BYTES, CLUSTER_NAME, COUNTRY, CPU, DNS_LABEL, DURATION, IDENTITY_GLOB, IMAGE, KIND_NAME,
+    NAME, NAMESPACE_GLOB, PATH, RELEASE, REQUIREMENT, SQL_NAME, SUBJECT, TRUST_DOMAIN, URL, URL_OR_PATH, VERSION,
 };
 
 /// The schema that this program reads.
@@ -42,10 +42,12 @@ pub struct LabFile {
     pub spire: SpireTable,
     /// `[workload]`
     pub workload: WorkloadTable,
+    /// `[malicious]`: `image`
+    pub malicious_image: Field<String>,
     /// `[images]`
     pub images: ImagesTable,
-    /// `[identities]`: `allow`
-    pub allow: Option<Vec<At<String>>>,
+    /// `[identities]`
+    pub identities: IdentitiesTable,
     /// `[timeouts]`
     pub timeouts: TimeoutsTable,
 }
@@ -166,6 +168,16 @@ pub struct ImagesTable {
     pub archives_place: Option<Place>,
 }
 
+/// `[identities]`
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "the fields are the keys, documented in lab.toml")]
+pub struct IdentitiesTable {
+    pub allow: Option<Vec<At<String>>>,
+    pub agents: Option<Vec<At<String>>>,
+    pub namespaces: Option<Vec<At<String>>>,
+    pub service_accounts: Option<Vec<At<String>>>,
+}
+
 /// `[timeouts]`
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "the fields are the keys, documented in lab.toml")]
@@ -187,7 +199,7 @@ impl LabFile {
             root.number("schema", SCHEMA..=SCHEMA)?;
         }
         let addons = root.table("addons");
-        let identities = root.table("identities");
+        let malicious = root.table("malicious");
         let cluster = ClusterTable::read(root.table("cluster"));
         let file = LabFile {
             name: root.text("name", &DNS_LABEL),
@@ -198,13 +210,14 @@ impl LabFile {
             database: DatabaseTable::read(root.table("database")),
             spire: SpireTable::read(root.table("spire")),
             workload: WorkloadTable::read(root.table("workload")),
+            malicious_image: malicious.text("image", &IMAGE),
             images: ImagesTable::read(root.table("images")),
-            allow: identities.list("allow", &IDENTITY_GLOB),
+            identities: IdentitiesTable::read(root.table("identities")),
             timeouts: TimeoutsTable::read(root.table("timeouts")),
             cluster,
         };
         addons.finish();
-        identities.finish();
+        malicious.finish();
         root.finish();
         Some(file)
     }
@@ -395,6 +408,19 @@ impl ImagesTable {
         };
         table.finish();
         images
+    }
+}
+
+impl IdentitiesTable {
+    fn read(table: Table<'_>) -> Self {
+        let identities = IdentitiesTable {
+            allow: table.list("allow", &IDENTITY_GLOB),
+            agents: table.list("agents", &IDENTITY_GLOB),
+            namespaces: table.list("namespaces", &NAMESPACE_GLOB),
+            service_accounts: table.list("service-accounts", &ACCOUNT_GLOB),
+        };
+        table.finish();
+        identities
     }
 }
 

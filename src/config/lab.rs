@@ -30,6 +30,8 @@ pub struct Lab {
     pub spire: SpireSpec,
     /// The workload.
     pub workload: WorkloadSpec,
+    /// The pirate ship.
+    pub malicious: MaliciousSpec,
     /// How images get to the nodes.
     pub images: ImageSpec,
     /// The allow-list of `audit`.
@@ -251,6 +253,20 @@ pub struct WorkloadSpec {
     pub memory: String,
 }
 
+/// The pirate ship: a workload that nobody expects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MaliciousSpec {
+    /// Its image, which runs as it is.
+    pub image: String,
+}
+
+impl MaliciousSpec {
+    /// Its namespace, which comes and goes with it.
+    pub const NAMESPACE: &'static str = "pirate-coast";
+    /// Name of the Deployment, the Service and the ServiceAccount.
+    pub const NAME: &'static str = "pirate-ship";
+}
+
 /// How images get to the nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageSpec {
@@ -281,11 +297,17 @@ impl PullPolicy {
     }
 }
 
-/// Identities that are expected. Globs (`*` within one path segment, `**` across).
+/// What is expected, for `audit`. Globs (`*` within one path segment, `**` across).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Identities {
-    /// SPIFFE ids.
+    /// SPIFFE ids that registration entries may give.
     pub allow: Vec<String>,
+    /// SPIFFE ids of agents.
+    pub agents: Vec<String>,
+    /// Namespaces in which pods may run.
+    pub namespaces: Vec<String>,
+    /// `NAMESPACE/ACCOUNT` under which pods may run.
+    pub service_accounts: Vec<String>,
 }
 
 /// How long things may take.

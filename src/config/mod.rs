@@ -12,8 +12,8 @@ mod syntax;
 mod write;
 
 pub use lab::{
-    CaSubject, ChartRef, ClusterSpec, DatabaseSpec, Identities, ImageSpec, Lab, ManifestRef, MonitoringSpec, Provider,
-    PullPolicy, SpireSpec, Timeouts, ToolRequirements, WorkloadSpec,
+    CaSubject, ChartRef, ClusterSpec, DatabaseSpec, Identities, ImageSpec, Lab, MaliciousSpec, ManifestRef,
+    MonitoringSpec, Provider, PullPolicy, SpireSpec, Timeouts, ToolRequirements, WorkloadSpec,
 };
 pub use load::{DEFAULT, embedded, load};
 pub use reader::At;

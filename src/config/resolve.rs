@@ -3,13 +3,15 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::config::file::{AddonTable, ChartTable, ClusterTable, Field, LabFile, ProviderName, SpireTable};
+use crate::config::file::{
+    AddonTable, ChartTable, ClusterTable, Field, IdentitiesTable, LabFile, ProviderName, SpireTable,
+};
 use crate::config::problems::Source;
 use crate::config::reader::At;
 use crate::config::syntax::is_url;
 use crate::config::{
-    CaSubject, ChartRef, ClusterSpec, DatabaseSpec, Identities, ImageSpec, Lab, ManifestRef, MonitoringSpec, Provider,
-    SpireSpec, Timeouts, ToolRequirements, WorkloadSpec,
+    CaSubject, ChartRef, ClusterSpec, DatabaseSpec, Identities, ImageSpec, Lab, MaliciousSpec, ManifestRef,
+    MonitoringSpec, Provider, SpireSpec, Timeouts, ToolRequirements, WorkloadSpec,
 };
 
 /// Namespaces of Kubernetes itself: SPIRE's own are labelled, and removed with the lab.
@@ -63,10 +65,7 @@ pub(super) fn resolve(file: LabFile, path: Option<PathBuf>, base: &Base, source:
     };
     let (tools, timeouts) = (file.tools, file.timeouts);
     let spire = spire(file.spire, base)?;
-    let allow = file.allow?.into_iter().map(|allowed| match allowed.value {
-        path if path.starts_with('/') => format!("spiffe://{}{path}", spire.trust_domain),
-        id => id,
-    });
+    let identities = identities(file.identities, &spire.trust_domain)?;
     Some(Lab {
         name: value(file.name)?,
         file: path,
@@ -95,11 +94,12 @@ pub(super) fn resolve(file: LabFile, path: Option<PathBuf>, base: &Base, source:
             cpu: value(file.workload.cpu)?,
             memory: value(file.workload.memory)?,
         },
+        malicious: MaliciousSpec { image: value(file.malicious_image)? },
         images: ImageSpec {
             pull: value(file.images.pull)?,
             archives: file.images.archives?.iter().map(|archive| base.path(&archive.value)).collect(),
         },
-        identities: Identities { allow: allow.collect() },
+        identities,
         timeouts: Timeouts {
             cluster: value(timeouts.cluster)?,
             download: value(timeouts.download)?,
@@ -114,6 +114,20 @@ pub(super) fn resolve(file: LabFile, path: Option<PathBuf>, base: &Base, source:
 
 fn value<T>(field: Field<T>) -> Option<T> {
     field.map(|at| at.value)
+}
+
+fn identities(table: IdentitiesTable, trust_domain: &str) -> Option<Identities> {
+    let plain = |list: Vec<At<String>>| list.into_iter().map(|at| at.value);
+    let whole = |id: String| match id {
+        path if path.starts_with('/') => format!("spiffe://{trust_domain}{path}"),
+        id => id,
+    };
+    Some(Identities {
+        allow: plain(table.allow?).map(whole).collect(),
+        agents: plain(table.agents?).map(whole).collect(),
+        namespaces: plain(table.namespaces?).collect(),
+        service_accounts: plain(table.service_accounts?).collect(),
+    })
 }
 
 fn cluster(cluster: ClusterTable, base: &Base) -> Option<ClusterSpec> {

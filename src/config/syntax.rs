@@ -54,6 +54,21 @@ pub(super) const IDENTITY_GLOB: Rule<String> = Rule {
     read: |text| when(is_identity_glob(text), text),
 };
 
+/// A glob over namespaces.
+pub(super) const NAMESPACE_GLOB: Rule<String> =
+    Rule { expected: "a namespace, `*` for a part of it, like `team-*`", read: |text| when(is_dns_glob(text), text) };
+
+/// A glob over service accounts.
+pub(super) const ACCOUNT_GLOB: Rule<String> = Rule {
+    expected: "a namespace and a service account, `*` for a part of either, like `default/*`",
+    read: |text| {
+        let both = text.split_once('/');
+        let right =
+            both.is_some_and(|(namespace, account)| is_dns_glob(namespace) && account.split('.').all(is_dns_glob));
+        when(right, text)
+    },
+};
+
 /// Three numbers.
 pub(super) const VERSION: Rule<Version> =
     Rule { expected: "a version like `1.7.2`", read: |text| Version::parse(text).ok() };
@@ -150,6 +165,11 @@ fn is_dns_label(text: &str, longest: usize) -> bool {
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         && !text.starts_with('-')
         && !text.ends_with('-')
+}
+
+/// `*` may stand for any part.
+fn is_dns_glob(text: &str) -> bool {
+    !text.contains("**") && is_dns_label(&text.replace('*', "x"), 63)
 }
 
 fn is_trust_domain(text: &str) -> bool {
@@ -296,6 +316,16 @@ mod tests {
             &IDENTITY_GLOB,
             &["/ns/default/sa/workload", "/ns/*/sa/*", "/spire/**", "/a/w-*", "spiffe://other.example/ns/**"],
             &["", "ns/default", "/", "/a//b", "/a/../b", "/a/b**", "spiffe://", "spiffe://x", "spiffe://X/a", "/a b"],
+        );
+    }
+
+    #[test]
+    fn namespaces_and_accounts() {
+        check(&NAMESPACE_GLOB, &["default", "team-*", "*"], &["", "**", "Default", "a/b", "-a", "a b"]);
+        check(
+            &ACCOUNT_GLOB,
+            &["default/*", "*/*", "a/b.c", "team-*/runner"],
+            &["", "default", "/a", "a/", "a/b/c", "A/b", "a/**"],
         );
     }
 

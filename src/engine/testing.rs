@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{
-    CaSubject, ChartRef, ClusterSpec, DatabaseSpec, Identities, ImageSpec, Lab, Provider, PullPolicy, SpireSpec,
-    Timeouts, ToolRequirements, WorkloadSpec,
+    CaSubject, ChartRef, ClusterSpec, DatabaseSpec, Identities, ImageSpec, Lab, MaliciousSpec, Provider, PullPolicy,
+    SpireSpec, Timeouts, ToolRequirements, WorkloadSpec,
 };
 use crate::engine::{Body, Emitter, Event, RunInfo, RunResult, Sink, StepContext, execute};
 use crate::error::Failure;
@@ -270,6 +270,7 @@ fn lab() -> Lab {
             cpu: "50m".into(),
             memory: "32Mi".into(),
         },
+        malicious: MaliciousSpec { image: "nginx:1.25".into() },
         images: ImageSpec { pull: PullPolicy::IfNotPresent, archives: Vec::new() },
         identities: Identities::default(),
         timeouts: Timeouts { cluster: time, download: time, image: time, rollout: time, identity: time, removal: time },

@@ -1,9 +1,10 @@
 //! Builds plans: which steps a command asks for, what they rest on, and in which order they go.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crate::config::{ChartRef, Lab};
-use crate::plan::{Observed, Plan, Role, Step, StepId, explain};
+use crate::plan::{Observed, Plan, RECONCILE_S, Role, SYNC_S, Step, StepId, explain};
 
 use StepId as S;
 
@@ -42,9 +43,13 @@ pub enum Goal {
     DeployWorkload,
     /// No workload.
     DeleteWorkload,
+    /// The pirate ship: a workload that nobody expects.
+    DeployMalicious,
+    /// No pirate ship.
+    DeleteMalicious,
     /// SPIRE's PodMonitors.
     PatchMonitors,
-    /// Neither workload nor database.
+    /// Neither workload, pirate ship nor database.
     TearDown,
 }
 
@@ -76,6 +81,7 @@ const UP: &[StepId] = &[
 
 const DOWN: &[StepId] = &[
     S::RemoveWorkload,
+    S::RemoveMalicious,
     S::RemoveMonitors,
     S::RemoveSpire,
     S::RemovePrometheus,
@@ -119,7 +125,8 @@ impl Goal {
             Goal::SpireInstall => &["coastal build-load-image", "coastal test"],
             Goal::BuildLoadImage => &["coastal deploy-workload"],
             Goal::DeployWorkload => &["coastal logs workload", "coastal test"],
-            Goal::Test | Goal::PatchMonitors => &["coastal status"],
+            Goal::DeployMalicious => &["coastal entries --namespace pirate-coast", "coastal delete-malicious"],
+            Goal::Test | Goal::PatchMonitors | Goal::DeleteMalicious => &["coastal status"],
             Goal::SpireUninstall => &["coastal prometheus-uninstall", "coastal tear-down"],
             Goal::PrometheusUninstall | Goal::DeleteWorkload => &["coastal tear-down"],
             Goal::TearDown | Goal::DownKeepCluster if lab.is_kind() => &["coastal cluster-down"],
@@ -154,13 +161,15 @@ impl Goal {
             Goal::SpireInstall => {
                 vec![S::Repos, S::FetchSpire, S::Spire, S::SpireServers, S::SpireAgents, S::Tornjak]
             }
-            Goal::SpireUninstall => vec![S::RemoveWorkload, S::RemoveSpire],
+            Goal::SpireUninstall => vec![S::RemoveWorkload, S::RemoveMalicious, S::RemoveSpire],
             Goal::Test => vec![S::ChartTests, S::IdentityTest],
             Goal::BuildLoadImage => vec![S::BuildWorkloadImage, S::LoadWorkloadImage],
             Goal::DeployWorkload => vec![S::Workload],
             Goal::DeleteWorkload => vec![S::RemoveWorkload],
+            Goal::DeployMalicious => vec![S::Malicious],
+            Goal::DeleteMalicious => vec![S::RemoveMalicious],
             Goal::PatchMonitors => vec![S::Monitors],
-            Goal::TearDown => vec![S::RemoveWorkload, S::RemoveDatabase],
+            Goal::TearDown => vec![S::RemoveWorkload, S::RemoveMalicious, S::RemoveDatabase],
         }
     }
 }
@@ -198,13 +207,17 @@ fn rests_on(step: StepId) -> &'static [StepId] {
         S::Monitors => &[S::Prometheus, S::Namespaces],
         // Not on SpireServers: the first server is enough for an SVID, and the agents prove that it is there.
         S::Workload => &[S::SpireAgents, S::LoadWorkloadImage],
+        S::Malicious => &[S::SpireAgents],
         S::ChartTests => &[S::SpireServers, S::Tornjak],
         S::IdentityTest => &[S::Workload],
         // A change of versions orders its own steps: see `change`.
         S::Hop(_) | S::Continuity => &[],
+        // So does a containment.
+        S::CutOff | S::EntriesGone | S::AgentsSynced | S::IncidentReport | S::UndoContainment => &[],
         S::Repos
         | S::Cluster
         | S::RemoveWorkload
+        | S::RemoveMalicious
         | S::RemoveSpire
         | S::RemoveMonitors
         | S::RemovePrometheus
@@ -219,7 +232,7 @@ fn rests_on(step: StepId) -> &'static [StepId] {
 /// Steps that go first if they are in the same plan, without the later one resting on them.
 fn goes_after(step: StepId) -> &'static [StepId] {
     match step {
-        S::RemoveSpire => &[S::RemoveWorkload],
+        S::RemoveSpire => &[S::RemoveWorkload, S::RemoveMalicious],
         S::RemovePrometheus => &[S::RemoveMonitors],
         S::RemoveDatabase => &[S::RemoveWorkload, S::RemoveSpire],
         S::RemoveNamespaces => &[S::RemoveSpire, S::RemoveDatabase, S::RemoveMonitors],
@@ -253,7 +266,9 @@ pub fn build(lab: &Lab, goal: Goal, observed: Option<&Observed>) -> Plan {
             }
         }
     }
-    let order = |step: &StepId| UP.iter().chain(DOWN).chain(&[S::ChartTests, S::IdentityTest]).position(|s| s == step);
+    let order = |step: &StepId| {
+        UP.iter().chain(DOWN).chain(&[S::Malicious, S::ChartTests, S::IdentityTest]).position(|s| s == step)
+    };
     let mut ordered: Vec<StepId> = all.iter().copied().collect();
     ordered.sort_by_key(order);
     let steps = ordered
@@ -327,7 +342,9 @@ pub fn command_for(step: StepId) -> &'static str {
         S::Database => "coastal deploy-database",
         S::Monitors => "coastal patch-monitors",
         S::Workload => "coastal deploy-workload",
+        S::Malicious => "coastal deploy-malicious",
         S::RemoveWorkload => "coastal delete-workload",
+        S::RemoveMalicious => "coastal delete-malicious",
         S::RemoveSpire => "coastal spire-uninstall",
         S::RemoveMonitors | S::RemovePrometheus => "coastal prometheus-uninstall",
         S::RemoveDatabase => "coastal tear-down",
@@ -335,6 +352,8 @@ pub fn command_for(step: StepId) -> &'static str {
         S::RemoveCluster => "coastal cluster-down",
         S::ChartTests | S::IdentityTest => "coastal test",
         S::Hop(_) | S::Continuity => "coastal upgrade",
+        S::CutOff | S::EntriesGone | S::AgentsSynced | S::IncidentReport => "coastal contain",
+        S::UndoContainment => "coastal contain --undo",
     }
 }
 
@@ -353,17 +372,24 @@ pub(super) fn timeout(step: StepId, lab: &Lab) -> u64 {
         | S::SpireAgents
         | S::Tornjak
         | S::ChartTests
+        | S::UndoContainment
         | S::Hop(_) => timeouts.rollout,
+        // Two rounds of the controller manager are watched beside.
+        S::EntriesGone => timeouts.identity + Duration::from_secs(2 * RECONCILE_S),
+        S::AgentsSynced => Duration::from_secs(6 * SYNC_S),
         // One after the other.
         S::SpireServers => timeouts.rollout * lab.spire.servers.max(1),
-        S::Workload | S::IdentityTest | S::Continuity => timeouts.rollout + timeouts.identity,
+        S::Workload | S::Malicious | S::IdentityTest | S::Continuity => timeouts.rollout + timeouts.identity,
         // The first five take moments; any of the limits would do.
         S::Tools
         | S::Namespaces
         | S::ClusterIssuer
         | S::Monitors
+        | S::IncidentReport
+        | S::CutOff
         | S::RemoveMonitors
         | S::RemoveWorkload
+        | S::RemoveMalicious
         | S::RemoveSpire
         | S::RemovePrometheus
         | S::RemoveDatabase
@@ -409,7 +435,9 @@ pub(super) fn title(step: StepId, lab: &Lab) -> String {
         S::Tornjak => "start Tornjak".into(),
         S::Monitors => "monitor SPIRE".into(),
         S::Workload => format!("deploy {} workload pods", lab.workload.replicas),
+        S::Malicious => "deploy the pirate ship".into(),
         S::RemoveWorkload => "remove the workload".into(),
+        S::RemoveMalicious => "remove the pirate ship".into(),
         S::RemoveSpire => "uninstall SPIRE".into(),
         S::RemoveMonitors => "remove SPIRE's monitors".into(),
         S::RemovePrometheus => "uninstall the monitoring stack".into(),
@@ -421,6 +449,11 @@ pub(super) fn title(step: StepId, lab: &Lab) -> String {
         S::ChartTests => "run the chart's tests".into(),
         S::IdentityTest => "test the workload's identity".into(),
         S::Continuity => "add up how long a workload had no valid SVID".into(),
+        S::CutOff => "take away what can present it".into(),
+        S::EntriesGone => "see its registration entries go, and stay gone".into(),
+        S::AgentsSynced => "wait until the agents know".into(),
+        S::IncidentReport => "write the incident report".into(),
+        S::UndoContainment => "undo a containment".into(),
         S::Hop(hop) => hop.to_string(),
     }
 }

@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{ChartRef, Lab, ManifestRef, Provider};
+use crate::config::{ChartRef, Lab, MaliciousSpec, ManifestRef, Provider};
 use crate::plan::StepId;
+use crate::spire::names;
 
 /// Why a step is there, and how it would be done by hand.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -152,6 +153,17 @@ pub fn explain(step: StepId, lab: &Lab) -> Explanation {
             "Pods that mount the CSI driver go first: once the driver is gone they could not be unmounted and would stay Terminating.".into(),
             vec![format!("kubectl -n {} delete deployment/{} serviceaccount/{} --wait", workload.namespace, workload.name, workload.name)],
         ),
+        StepId::Malicious => (
+            format!("A pod that nobody expects, with the Workload API mounted. No key is stolen for it: the chart's default ClusterSPIFFEID gives every pod an identity, so SPIRE itself hands it an SVID of {}.", names::workload_id(&spire.trust_domain, MaliciousSpec::NAMESPACE, MaliciousSpec::NAME)),
+            vec![
+                "kubectl apply --server-side -f malicious.yaml".into(),
+                format!("kubectl -n {server_ns} exec {}-server-0 -c spire-server -- /opt/spire/bin/spire-server entry show -spiffeID {}", spire.release, names::workload_id(&spire.trust_domain, MaliciousSpec::NAMESPACE, MaliciousSpec::NAME)),
+            ],
+        ),
+        StepId::RemoveMalicious => (
+            "With the pod goes its registration entry. An SVID that it was given stays valid until it expires: SPIRE has no revocation list.".into(),
+            vec![format!("kubectl delete namespace {}", MaliciousSpec::NAMESPACE)],
+        ),
         StepId::RemoveSpire => (
             "The release, and what Helm leaves behind: the servers' claims (they hold the CA keys) and the webhook's leftovers.".into(),
             vec![
@@ -206,7 +218,13 @@ pub fn explain(step: StepId, lab: &Lab) -> Explanation {
             vec![format!("kubectl -n {} logs deployment/{} --since 10m", workload.namespace, workload.name)],
         ),
         // What a hop does depends on the hop: the plan of the change says it.
-        StepId::Hop(_) => (String::new(), Vec::new()),
+        StepId::Hop(_)
+        // And what a containment does, on what is contained.
+        | StepId::CutOff
+        | StepId::EntriesGone
+        | StepId::AgentsSynced
+        | StepId::IncidentReport
+        | StepId::UndoContainment => (String::new(), Vec::new()),
     };
     Explanation { why, by_hand }
 }

@@ -6,6 +6,7 @@
 mod build;
 mod catalog;
 mod change;
+mod containment;
 mod hop;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use build::{Goal, build, command_for, is_inside_cluster, needs_of};
 pub use catalog::{Explanation, explain};
 pub use change::Change;
+pub use containment::{Containment, RECONCILE_S, SYNC_S};
 pub use hop::{HopPart, HopStep};
 
 /// What a step does, and its stable identity. The kebab-case form is the id in events, plans and journals.
@@ -66,8 +68,12 @@ pub enum StepId {
     Monitors,
     /// The workload runs and every pod logged a fresh SVID.
     Workload,
+    /// The pirate ship runs, and SPIRE has given it an identity.
+    Malicious,
     /// The workload's objects are gone, and so are its pods.
     RemoveWorkload,
+    /// The pirate ship and its namespace are gone.
+    RemoveMalicious,
     /// The spire release, its claims and its cluster-wide objects are gone.
     RemoveSpire,
     /// The PodMonitors are gone.
@@ -90,6 +96,16 @@ pub enum StepId {
     IdentityTest,
     /// No workload pod was without a valid SVID since the change began.
     Continuity,
+    /// No pod that could present the contained identity is left.
+    CutOff,
+    /// No registration entry gives it, and none comes back.
+    EntriesGone,
+    /// Every agent has asked for its entries since.
+    AgentsSynced,
+    /// The record of the incident is written.
+    IncidentReport,
+    /// What a containment stopped runs again.
+    UndoContainment,
     /// A part of one hop of a change of versions.
     #[serde(untagged)]
     Hop(HopStep),

@@ -46,6 +46,8 @@ pub(super) struct Cluster {
     pub(super) store: Store,
     pub(super) images: Mutex<BTreeMap<String, BTreeSet<String>>>,
     spire: Mutex<Spire>,
+    /// Somebody has changed SPIRE's state from outside.
+    changed: tokio::sync::Notify,
     faults: Arc<Mutex<Faults>>,
 }
 
@@ -71,6 +73,7 @@ impl Cluster {
             store,
             images: Mutex::new(images),
             spire: Mutex::default(),
+            changed: tokio::sync::Notify::new(),
             faults,
         }
     }
@@ -108,6 +111,7 @@ impl Cluster {
                         Some(more) => more.iter().for_each(|change| operators::follow(&cluster.store, change)),
                         None => return,
                     },
+                    () = cluster.changed.notified() => {}
                     () = soon => {}
                 }
             }
@@ -125,6 +129,11 @@ impl Cluster {
 
     pub(super) fn spire(&self) -> MutexGuard<'_, Spire> {
         self.spire.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets SPIRE see what was changed in its state.
+    pub(super) fn wake_spire(&self) {
+        self.changed.notify_one();
     }
 
     pub(super) fn faults(&self) -> MutexGuard<'_, Faults> {

@@ -34,6 +34,8 @@ pub enum Fault {
     ToolHangs(Calls),
     /// The tool prints bytes that mean nothing, and ends well.
     ToolGarbage(Calls),
+    /// What the tool prints ends in the middle, and it ends well.
+    ToolCut(Calls),
     /// The tool is ended by SIGKILL, as by the kernel when memory runs out.
     ToolKilled(Calls),
     /// The Docker daemon does not answer.
@@ -107,6 +109,7 @@ impl Fault {
             "[VERSION]",
             "somebody else upgrades the release after us, once (back to what it was)",
         ),
+        fault("tool-cut", "TOOL[:SUBCOMMAND]", "what the tool prints ends in the middle"),
         fault("fetch-404", "[URL]", "URLs that contain this are not there (all)"),
     ];
 
@@ -131,7 +134,8 @@ impl Fault {
             Fault::ReleasePending(_) => 14,
             Fault::HelmDiesIn(_) => 15,
             Fault::ForeignUpgrade(_) => 16,
-            Fault::FetchMissing(_) => 17,
+            Fault::ToolCut(_) => 17,
+            Fault::FetchMissing(_) => 18,
         };
         Self::ALL[index].name
     }
@@ -182,6 +186,7 @@ impl Fault {
             "tool-old" => Fault::ToolOld(tool(&text(""))?),
             "tool-hangs" => Fault::ToolHangs(calls()?),
             "tool-garbage" => Fault::ToolGarbage(calls()?),
+            "tool-cut" => Fault::ToolCut(calls()?),
             "tool-killed" => Fault::ToolKilled(calls()?),
             "docker-down" => Fault::DockerDown,
             "port-taken" => {
@@ -258,7 +263,9 @@ impl Faults {
     pub fn of_call(&self, command: &Command) -> Option<&Fault> {
         self.0.iter().find(|fault| match fault {
             Fault::ToolMissing(tool) => *tool == command.tool,
-            Fault::ToolHangs(calls) | Fault::ToolGarbage(calls) | Fault::ToolKilled(calls) => calls.covers(command),
+            Fault::ToolHangs(calls) | Fault::ToolGarbage(calls) | Fault::ToolCut(calls) | Fault::ToolKilled(calls) => {
+                calls.covers(command)
+            }
             _ => false,
         })
     }

@@ -11,7 +11,7 @@ use super::faults::Fault;
 use super::kubectl::{inner_exit, no_program};
 use super::object::text;
 use super::process::{Ended, Process};
-use super::spire::{Database, Journal, Server, dump};
+use super::spire::{Database, Entry, Journal, Server, dump};
 use super::{pods, spire};
 use crate::spire::cli::X509Authority;
 
@@ -58,7 +58,7 @@ fn server(cluster: &Cluster, process: &Process<'_>, pod: &Value, container: &Val
         process.err(pods::tag(text(container, "/image")));
         return Ok(());
     }
-    let spire = cluster.spire();
+    let mut spire = cluster.spire();
     let up = spire.server_up(&cluster.store, &cluster.faults(), pod);
     if let ["healthcheck"] = words.as_slice() {
         if up.is_some() {
@@ -74,13 +74,26 @@ fn server(cluster: &Cluster, process: &Process<'_>, pod: &Value, container: &Val
         return Err(inner_exit(process, 1));
     };
     let td = server.settings.trust_domain.as_str();
+    if let [subject, verb @ ("delete" | "ban" | "evict"), "-entryID" | "-spiffeID", id] = words.as_slice() {
+        let (home, prefix) = (server.database.clone(), format!("spiffe://{td}"));
+        return change(cluster, process, &mut spire, &home, (subject, verb), id.trim_start_matches(&prefix), json);
+    }
     let answer = match words.as_slice() {
-        ["entry", "show"] => json!({"entries": entries(database, td), "next_page_token": ""}),
+        ["entry", "show"] => json!({"entries": entries(database, td, |_| true), "next_page_token": ""}),
+        ["entry", "show", "-spiffeID", id] => {
+            let wanted = |entry: &Entry| format!("spiffe://{td}{}", entry.path) == *id;
+            json!({"entries": entries(database, td, wanted), "next_page_token": ""})
+        }
         ["entry", "count"] => json!({"count": database.entries.len()}),
         ["agent", "list"] => json!({"agents": agents(database, server, cluster.store.now()), "next_page_token": ""}),
         ["agent", "count"] => json!({"count": database.agents.len()}),
         ["bundle", "show"] => bundle(database, td),
-        ["localauthority", "x509", "show"] if server.version >= LOCAL_AUTHORITY => authorities(&server.journal),
+        ["localauthority", "x509", "show"] if server.version >= LOCAL_AUTHORITY => {
+            authorities(&server.journal, x509_id)
+        }
+        ["localauthority", "jwt", "show"] if server.version >= LOCAL_AUTHORITY => {
+            authorities(&server.journal, |authority| jwt_key_id(&authority.seed))
+        }
         _ => return Err(process.unknown()),
     };
     // The texts for people are not modelled: `coastal` asks for JSON.
@@ -91,10 +104,47 @@ fn server(cluster: &Cluster, process: &Process<'_>, pod: &Value, container: &Val
     Ok(())
 }
 
+/// Deletes an entry, bans or evicts an agent. A batch ends well whatever became of its items.
+fn change(
+    cluster: &Cluster,
+    process: &Process<'_>,
+    spire: &mut spire::Spire,
+    home: &str,
+    what: (&str, &str),
+    id: &str,
+    json: bool,
+) -> Ended {
+    if !json {
+        return Err(process.unknown());
+    }
+    let answer = match what {
+        ("entry", "delete") => {
+            let status = match spire.delete_entry(home, id, cluster.store.now()) {
+                true => json!({"code": 0, "message": "OK"}),
+                false => json!({"code": 5, "message": "entry not found"}),
+            };
+            json!({"results": [{"id": id, "status": status}]})
+        }
+        ("agent", verb) => {
+            let done = if verb == "ban" { spire.ban_agent(home, id) } else { spire.evict_agent(home, id) };
+            if !done {
+                process
+                    .err(format!("Error: failed to {verb} agent: rpc error: code = NotFound desc = agent not found"));
+                return Err(inner_exit(process, 1));
+            }
+            json!({})
+        }
+        _ => return Err(process.unknown()),
+    };
+    process.out(answer.to_string());
+    cluster.wake_spire();
+    Ok(())
+}
+
 // JSON of the CLI: facts, section 3.
 
-fn entries(database: &Database, td: &str) -> Vec<Value> {
-    let rows = database.entries.iter().map(|(uid, entry)| {
+fn entries(database: &Database, td: &str, wanted: impl Fn(&Entry) -> bool) -> Vec<Value> {
+    let rows = database.entries.iter().filter(|(_, entry)| wanted(entry)).map(|(uid, entry)| {
         json!({
             "admin": false, "created_at": entry.created.as_second().to_string(), "dns_names": [], "downstream": false, "expires_at": "0",
             "federates_with": [], "hint": entry.hint, "id": entry.id, "jwt_svid_ttl": 0,
@@ -114,7 +164,7 @@ fn agents(database: &Database, server: &Server, now: Timestamp) -> Vec<Value> {
         let renewals = now.duration_since(agent.attested).as_secs() / half;
         let expires = agent.attested.as_second() + renewals * half + agent.svid_ttl.as_secs();
         let mut row = json!({
-            "attestation_type": "k8s_psat", "banned": false, "can_reattest": true, "id": {"path": agent.path, "trust_domain": td},
+            "attestation_type": "k8s_psat", "banned": agent.banned, "can_reattest": true, "id": {"path": agent.path, "trust_domain": td},
             "selectors": [
                 {"type": "k8s_psat", "value": format!("agent_node_uid:{node}")},
                 {"type": "k8s_psat", "value": format!("agent_pod_name:{}", agent.pod)},
@@ -150,13 +200,14 @@ fn bundle(database: &Database, td: &str) -> Value {
     })
 }
 
+fn x509_id(authority: &Authority) -> String {
+    let asn1 = BASE64.encode(authority.certificate().unwrap_or_default());
+    X509Authority { asn1, tainted: false }.key_id().unwrap_or_default()
+}
+
 /// The slots of a server: the other one holds what is prepared or what is old.
-fn authorities(journal: &Journal) -> Value {
-    let slot = |authority: &Authority| {
-        let asn1 = BASE64.encode(authority.certificate().unwrap_or_default());
-        let id = X509Authority { asn1, tainted: false }.key_id().unwrap_or_default();
-        json!({"authority_id": id, "expires_at": authority.expires.as_second().to_string(), "upstream_authority_subject_key_id": ""})
-    };
+fn authorities(journal: &Journal, id: impl Fn(&Authority) -> String) -> Value {
+    let slot = |authority: &Authority| json!({"authority_id": id(authority), "expires_at": authority.expires.as_second().to_string(), "upstream_authority_subject_key_id": ""});
     let mut slots = json!({"active": slot(&journal.active)});
     for (name, authority) in [("prepared", &journal.prepared), ("old", &journal.old)] {
         if let Some(authority) = authority {

@@ -1,6 +1,7 @@
 //! A process of this world: what it was called with, what it prints, how it ends.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::tools::{Command, CommandIo, Output, Stream};
@@ -26,11 +27,18 @@ pub(super) struct Process<'a> {
     pub(super) command: &'a Command,
     io: CommandIo<'a>,
     printed: Mutex<Output>,
+    /// Only half of each output gets out.
+    cut: AtomicBool,
 }
 
 impl<'a> Process<'a> {
     pub(super) fn new(command: &'a Command, io: CommandIo<'a>) -> Self {
-        Process { command, io, printed: Mutex::default() }
+        Process { command, io, printed: Mutex::default(), cut: AtomicBool::new(false) }
+    }
+
+    /// From now on only half of each output gets out.
+    pub(super) fn cut_off(&self) {
+        self.cut.store(true, Ordering::Relaxed);
     }
 
     /// Prints lines on standard output.
@@ -50,6 +58,17 @@ impl<'a> Process<'a> {
     }
 
     fn print(&self, stream: Stream, text: &str) {
+        let half: String;
+        let mut text = text;
+        if stream == Stream::Stdout && self.cut.load(Ordering::Relaxed) {
+            half = text.chars().take(text.chars().count() / 2).collect();
+            text = &half;
+        }
+        if let (Stream::Stdout, Some(tap)) = (stream, &self.command.tap) {
+            tap(text.trim_end_matches('\n').as_bytes());
+            tap(b"\n");
+            return;
+        }
         if !self.command.secret_output {
             text.lines().for_each(|line| (self.io.on_line)(stream, line));
         }

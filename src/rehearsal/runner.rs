@@ -61,6 +61,7 @@ impl RehearsalRunner {
                 process.out("\u{fffd}\u{fffd}\u{7f}ELF\u{fffd}{[");
                 return Ok(());
             }
+            Some(Fault::ToolCut(_)) => process.cut_off(),
             _ => {}
         }
         match process.command.tool {

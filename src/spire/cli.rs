@@ -4,6 +4,7 @@
 use base64::Engine;
 use semver::Version;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate};
 
@@ -12,6 +13,78 @@ use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate};
 #[must_use]
 pub fn version_in(printed: &str) -> Option<Version> {
     printed.lines().find_map(|line| Version::parse(line.trim()).ok())
+}
+
+/// Why an answer cannot be used. A process that is ended while it prints, or whose connection breaks, leaves such.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// There is none.
+    #[error("printed nothing")]
+    Nothing,
+    /// Its end is missing.
+    #[error("was cut off: its answer ends in the middle, after {bytes} bytes")]
+    CutOff {
+        /// How much there is.
+        bytes: usize,
+    },
+    /// It is not what was asked for.
+    #[error("printed something unexpected: {0}")]
+    Wrong(String),
+}
+
+/// Reads an answer.
+///
+/// # Errors
+/// It is no whole answer of that kind.
+pub fn read<T: DeserializeOwned>(text: &str) -> Result<T, Unreadable> {
+    if text.trim().is_empty() {
+        return Err(Unreadable::Nothing);
+    }
+    serde_json::from_str(text).map_err(|error| match error.is_eof() {
+        true => Unreadable::CutOff { bytes: text.len() },
+        false => Unreadable::Wrong(error.to_string()),
+    })
+}
+
+/// The answer of a command on several things. The process ends well even if one of them failed (facts, section 3), so
+/// each has to be looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Batch {
+    /// One per thing that was asked for.
+    pub results: Vec<BatchItem>,
+}
+
+/// What became of one thing.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct BatchItem {
+    /// How it went.
+    pub status: BatchStatus,
+    /// Which, if the server says so.
+    #[serde(default)]
+    pub id: String,
+}
+
+/// As gRPC says it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct BatchStatus {
+    /// 0 is well; 5 not found.
+    pub code: i32,
+    /// In words.
+    #[serde(default)]
+    pub message: String,
+}
+
+impl Batch {
+    /// Whether everything went well.
+    ///
+    /// # Errors
+    /// The first thing that did not. An answer about nothing is none.
+    pub fn check(&self) -> Result<(), BatchStatus> {
+        if self.results.is_empty() {
+            return Err(BatchStatus { code: 2, message: "the server did not say what became of it".to_owned() });
+        }
+        self.results.iter().find(|item| item.status.code != 0).map_or(Ok(()), |item| Err(item.status.clone()))
+    }
 }
 
 /// A trust bundle.
@@ -52,9 +125,20 @@ impl X509Authority {
     /// When it expires, in unix seconds.
     #[must_use]
     pub fn not_after(&self) -> Option<i64> {
+        self.validity().map(|(_, not_after)| not_after)
+    }
+
+    /// When it was made, in unix seconds.
+    #[must_use]
+    pub fn not_before(&self) -> Option<i64> {
+        self.validity().map(|(not_before, _)| not_before)
+    }
+
+    fn validity(&self) -> Option<(i64, i64)> {
         let der = base64::engine::general_purpose::STANDARD.decode(&self.asn1).ok()?;
         let (_, certificate) = X509Certificate::from_der(&der).ok()?;
-        Some(certificate.validity().not_after.timestamp())
+        let validity = certificate.validity();
+        Some((validity.not_before.timestamp(), validity.not_after.timestamp()))
     }
 }
 
@@ -112,10 +196,16 @@ pub struct Agent {
     /// Whether it is banned.
     #[serde(default)]
     pub banned: bool,
+    /// Whether it may attest again by itself. Missing before SPIRE 1.6.3.
+    #[serde(default)]
+    pub can_reattest: Option<bool>,
+    /// Its version. Missing before SPIRE 1.14.3, empty of an agent that is older.
+    #[serde(default)]
+    pub agent_version: String,
 }
 
 /// A SPIFFE id in two parts.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 pub struct SpiffeId {
     /// Without `spiffe://`.
     pub trust_domain: String,
@@ -140,6 +230,25 @@ mod tests {
         assert_eq!(version_in(noisy), Some(Version::new(1, 7, 2)));
         assert_eq!(version_in("1.16.0-dev-abc").map(|version| version.to_string()).as_deref(), Some("1.16.0-dev-abc"));
         assert_eq!(version_in("spire-server: not found"), None);
+    }
+
+    #[test]
+    fn an_answer_is_whole_or_none() {
+        assert_eq!(read::<Count>("{\"count\":3}\n").unwrap().count, 3);
+        assert_eq!(read::<Count>(" \n"), Err(Unreadable::Nothing));
+        assert_eq!(read::<Count>("{\"count\":"), Err(Unreadable::CutOff { bytes: 9 }));
+        assert!(matches!(read::<Count>("Error: nobody"), Err(Unreadable::Wrong(_))));
+    }
+
+    #[test]
+    fn a_failed_item_is_a_failure_though_the_process_ended_well() {
+        let batch = |text: &str| read::<Batch>(text).unwrap().check();
+        assert_eq!(batch(r#"{"results":[{"id":"a","status":{"code":0,"message":"OK"}}]}"#), Ok(()));
+        let failed = batch(
+            r#"{"results":[{"status":{"code":0,"message":"OK"}},{"id":"b","status":{"code":5,"message":"entry not found"}}]}"#,
+        );
+        assert_eq!(failed, Err(BatchStatus { code: 5, message: "entry not found".into() }));
+        assert!(batch(r#"{"results":[]}"#).is_err());
     }
 
     #[test]

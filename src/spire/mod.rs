@@ -2,8 +2,12 @@
 //! its chart and what the chart makes of them, the types of its JSON output.
 //! Pure: no I/O.
 
+pub mod audit;
 pub mod charts;
 pub mod cli;
+pub mod entries;
+pub mod id;
+pub mod incident;
 pub mod names;
 pub mod path;
 pub mod policy;

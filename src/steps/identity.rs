@@ -10,7 +10,7 @@ use crate::engine::{Body, StepContext};
 use crate::error::Failure;
 use crate::kube::{by_kubectl, describe_pod};
 use crate::plan::Finding;
-use crate::spire::cli::{Bundle, X509Authority};
+use crate::spire::cli::{Bundle, Unreadable, X509Authority, read};
 use crate::spire::names;
 use crate::steps::{reach, workload};
 
@@ -71,6 +71,13 @@ pub async fn bundle(cx: &StepContext) -> Result<Bundle, Failure> {
     server_json(cx, &["bundle", "show"]).await
 }
 
+/// What is said of an answer that cannot be used.
+pub(super) fn unreadable(pod: &str, args: &[&str], error: &Unreadable) -> Failure {
+    Failure::tool(format!("`spire-server {}` on {pod} {error}", args.join(" ")))
+        .fact("the process ended well")
+        .next("run the same command again; `coastal logs server` shows what the servers say")
+}
+
 /// Runs `spire-server ARGS -output json` on the first server and reads the answer.
 ///
 /// # Errors
@@ -90,9 +97,5 @@ pub async fn server_json_of<T: DeserializeOwned>(cx: &StepContext, pod: &str, ar
     words.extend(args);
     words.extend(["-output", "json"]);
     let output = reach::exec(cx, &spire.server_namespace, pod, names::SERVER_CONTAINER, &words).await?;
-    serde_json::from_str(&output.stdout).map_err(|error| {
-        Failure::tool(format!("`spire-server {}` on {pod} printed something unexpected", args.join(" ")))
-            .fact(error.to_string())
-            .next("`coastal logs server` shows what the servers say")
-    })
+    read(&output.stdout).map_err(|error| unreadable(pod, args, &error))
 }

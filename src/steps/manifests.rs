@@ -8,7 +8,7 @@ use kube::core::DynamicObject;
 use serde_json::{Value, json};
 
 use crate::assets::{self, Asset};
-use crate::config::{Lab, PullPolicy};
+use crate::config::{Lab, MaliciousSpec, PullPolicy};
 use crate::error::{Failure, io_failure};
 use crate::kube::{label, parse};
 use crate::spire::names;
@@ -86,6 +86,21 @@ pub fn workload(lab: &Lab) -> Result<Vec<DynamicObject>, Failure> {
     // The nodes of a kind cluster are given the image; no registry has it.
     let pull = if lab.is_kind() { PullPolicy::IfNotPresent } else { lab.images.pull };
     Ok(workload_of(lab, &lab.workload.image, pull)?.labelled(lab))
+}
+
+/// The pirate ship in its namespace.
+///
+/// # Errors
+/// See [`namespaces`].
+pub fn malicious(lab: &Lab) -> Result<Vec<DynamicObject>, Failure> {
+    let mut objects = Objects::of(assets::MALICIOUS)?;
+    for object in objects.0.iter_mut().filter(|object| object.name_any() == MaliciousSpec::NAME) {
+        object.metadata.namespace = Some(MaliciousSpec::NAMESPACE.to_owned());
+    }
+    let container = "/spec/template/spec/containers/0";
+    objects.set("Deployment", &format!("{container}/image"), lab.malicious.image.as_str())?;
+    objects.add("Deployment", container, "imagePullPolicy", lab.images.pull.as_kubernetes())?;
+    Ok(objects.labelled(lab))
 }
 
 /// The workload where coastal itself cannot run in a Linux container: the agent's own program, watching.

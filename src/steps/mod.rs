@@ -9,18 +9,22 @@ mod capacity;
 pub mod chart_files;
 mod cluster;
 pub mod components;
+pub mod contain;
 pub mod continuity;
 pub mod database;
 pub mod dump;
 mod fetch;
 pub mod identity;
 mod images;
+pub mod inspect;
 pub mod live;
+mod malicious;
 pub mod manifests;
 mod monitoring;
 mod namespaces;
 pub mod probe;
 pub mod reach;
+pub mod registrations;
 pub mod release;
 pub mod spire;
 #[cfg(test)]
@@ -60,7 +64,9 @@ pub fn body(step: StepId) -> Box<dyn Body> {
         S::Tornjak => Box::new(spire::Tornjak),
         S::Monitors => Box::new(monitoring::Monitors),
         S::Workload => Box::new(workload::Up),
+        S::Malicious => Box::new(malicious::Up),
         S::RemoveWorkload => Box::new(workload::Down),
+        S::RemoveMalicious => Box::new(malicious::Down),
         S::RemoveSpire => Box::new(spire::Uninstall),
         S::RemoveMonitors => Box::new(monitoring::RemoveMonitors),
         S::RemovePrometheus => Box::new(monitoring::Uninstall),
@@ -72,6 +78,11 @@ pub fn body(step: StepId) -> Box<dyn Body> {
         S::ChartTests => Box::new(spire::ChartTests),
         S::IdentityTest => Box::new(identity::Test),
         S::Continuity => Box::new(continuity::Continuity),
+        S::CutOff => Box::new(contain::CutOff),
+        S::EntriesGone => Box::new(contain::EntriesGone),
+        S::AgentsSynced => Box::new(contain::AgentsSynced),
+        S::IncidentReport => Box::new(contain::Report),
+        S::UndoContainment => Box::new(contain::Undo),
         S::Hop(step) => upgrade::body(step),
     }
 }

@@ -317,7 +317,7 @@ impl Body for Uninstall {
             ));
             failure = failure.facts(mounting);
             return Err(
-                failure.next("remove them first (the lab's own: `coastal delete-workload`), then run this again")
+                failure.next("remove them first (the lab's own: `coastal delete-workload`, `coastal delete-malicious`), then run this again")
             );
         }
         release::uninstall(cx, &spire.release, &spire.release_namespace).await?;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -46,6 +47,9 @@ impl fmt::Display for Tool {
     }
 }
 
+/// Takes standard output in pieces.
+pub type Tap = Arc<dyn Fn(&[u8]) + Send + Sync>;
+
 /// One invocation. `args` and `env` never hold a secret: secrets go through `stdin`, which is never logged.
 #[derive(Clone)]
 pub struct Command {
@@ -59,6 +63,8 @@ pub struct Command {
     pub stdin: Option<Vec<u8>>,
     /// After this long the process group is ended and [`CommandError::TimedOut`] returned.
     pub timeout: Duration,
+    /// Is given standard output as it comes, which then is not kept: for more than memory should hold.
+    pub tap: Option<Tap>,
     /// The output may hold secrets: it is returned to the caller and goes nowhere else.
     pub secret_output: bool,
 }
@@ -72,6 +78,7 @@ impl Command {
             env: Vec::new(),
             stdin: None,
             timeout: Duration::from_secs(60),
+            tap: None,
             secret_output: false,
         }
     }
@@ -101,6 +108,13 @@ impl Command {
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// Hands standard output on as it comes, in pieces cut anywhere, instead of keeping it.
+    #[must_use]
+    pub fn tap(mut self, take: impl Fn(&[u8]) + Send + Sync + 'static) -> Self {
+        self.tap = Some(Arc::new(take));
         self
     }
 

@@ -4,6 +4,7 @@
 //! JSON and nothing else. What is said during a run is made of its events by one of three renderers (live lines, plain
 //! lines, JSON lines); nothing here knows tools or clusters. No text needs colour to be understood.
 
+mod audit;
 mod continuity;
 mod explain;
 mod failure;
@@ -35,12 +36,24 @@ use crate::engine::Sink;
 use crate::error::Failure;
 use crate::observe::Status;
 use crate::plan::Plan;
+use crate::spire::audit::Audit;
 use crate::spire::path::Outcome;
 
 pub use terminal::{Format, Progress, Surroundings, Terminal, Wishes};
 
 use style::Style;
 use writer::Writer;
+
+/// The forms of an audit's result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AuditFormat {
+    /// For a person; or one JSON document, if that is what is wanted of every command.
+    Text,
+    /// SARIF 2.1.0.
+    Sarif,
+    /// JUnit's XML.
+    Junit,
+}
 
 /// Everything that a command says, and hears.
 pub struct Ui {
@@ -140,6 +153,18 @@ impl Ui {
                 _ => "coastal up",
             };
             self.next(&[next.to_owned()]);
+        }
+    }
+
+    /// What an audit found. `lab` is the file that holds the allow-list.
+    pub fn audit(&self, audit: &Audit, format: AuditFormat, strict: bool, lab: &str) {
+        match format {
+            AuditFormat::Sarif => self.document(&audit::sarif(audit, lab)),
+            AuditFormat::Junit => self.out.write(&audit::junit(audit, strict)),
+            AuditFormat::Text if self.is_json() => self.document(audit),
+            AuditFormat::Text => {
+                self.out.write(&audit::render(audit, self.out_style(), self.terminal.table_width));
+            }
         }
     }
 

@@ -6,6 +6,7 @@
 mod bad_input;
 mod commands;
 mod comparison;
+mod compromise;
 #[path = "../contract/mod.rs"]
 mod contract;
 mod events;

@@ -77,9 +77,15 @@ impl Spire {
             version: version.to_string(),
             pod: pods::name(pod).to_owned(),
             namespace: pods::namespace(pod).to_owned(),
+            node: text(pod, "/spec/nodeName").to_owned(),
+            banned: false,
         };
         let id = format!("spiffe://{}{}", server.settings.trust_domain, attested.path);
-        self.databases.get_mut(&server.database)?.agents.insert(pods::uid(&node).to_owned(), attested);
+        let agents = &mut self.databases.get_mut(&server.database)?.agents;
+        if agents.get(pods::uid(&node)).is_some_and(|known| known.banned) {
+            return None;
+        }
+        agents.insert(pods::uid(&node).to_owned(), attested);
         for line in [
             "level=info msg=\"SVID is not found. Starting node attestation\" subsystem_name=attestor".to_owned(),
             format!(

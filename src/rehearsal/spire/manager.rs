@@ -14,7 +14,7 @@ use crate::rehearsal::pods;
 use crate::rehearsal::store::Key;
 
 /// It makes a pod's entry so long after the pod (facts, section 9).
-const ENTRY_DELAY: SignedDuration = SignedDuration::from_secs(1);
+pub(super) const ENTRY_DELAY: SignedDuration = SignedDuration::from_secs(1);
 
 impl Spire {
     /// One entry per pod that an identity selects. Whoever leads is the manager beside the server that is up longest,

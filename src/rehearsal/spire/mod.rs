@@ -4,6 +4,7 @@
 //! what it read when it started, as the real ones do.
 
 mod agent;
+mod change;
 mod config;
 pub(super) mod dump;
 mod manager;
@@ -88,6 +89,11 @@ pub(super) struct AttestedAgent {
     pub(super) version: String,
     pub(super) pod: String,
     pub(super) namespace: String,
+    /// The name of its node.
+    #[serde(default)]
+    pub(super) node: String,
+    #[serde(default)]
+    pub(super) banned: bool,
 }
 
 /// A pass over the cluster at one moment.

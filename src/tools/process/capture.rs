@@ -6,6 +6,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
 use super::Stream;
+use crate::tools::command::Tap;
 
 /// Bytes that are kept of each output of a command. Of more, the end is kept, after a line that says so; a parser
 /// stumbles over that line, as it should.
@@ -20,6 +21,8 @@ type OnLine<'a> = &'a (dyn Fn(Stream, &str) + Send + Sync);
 pub(super) struct Capture<'a> {
     stream: Stream,
     on_line: Option<OnLine<'a>>,
+    /// Takes what comes, in place of everything below.
+    tap: Option<&'a Tap>,
     kept: VecDeque<u8>,
     dropped: usize,
     limit: usize,
@@ -34,12 +37,19 @@ impl<'a> Capture<'a> {
         Capture {
             stream,
             on_line,
+            tap: None,
             kept: VecDeque::new(),
             dropped: 0,
             limit: CAPTURE_LIMIT,
             line: Vec::new(),
             line_is_cut: false,
         }
+    }
+
+    /// Hands on what comes instead of keeping it.
+    pub(super) fn tapped(mut self, tap: Option<&'a Tap>) -> Self {
+        self.tap = tap;
+        self
     }
 
     /// Reads to the end. May be dropped at any point without losing what was read.
@@ -52,6 +62,10 @@ impl<'a> Capture<'a> {
     }
 
     fn take(&mut self, bytes: &[u8]) {
+        if let Some(tap) = self.tap {
+            tap(bytes);
+            return;
+        }
         self.kept.extend(bytes);
         let excess = self.kept.len().saturating_sub(self.limit);
         self.kept.drain(..excess);
@@ -155,6 +169,18 @@ mod tests {
         assert!(told[0].ends_with("x…"));
         assert_eq!(told[1], "z");
         assert_eq!(kept.len(), 3 * LINE_LIMIT + 4);
+    }
+
+    #[test]
+    fn what_is_tapped_is_handed_on_and_not_kept() {
+        let taken = std::sync::Arc::new(Mutex::new(Vec::new()));
+        let into = std::sync::Arc::clone(&taken);
+        let tap: Tap = std::sync::Arc::new(move |bytes: &[u8]| into.lock().unwrap().extend_from_slice(bytes));
+        let mut capture = Capture::new(Stream::Stdout, None).tapped(Some(&tap));
+        capture.take(b"ab");
+        capture.take(b"c\n");
+        assert_eq!(capture.finish(), "");
+        assert_eq!(*taken.lock().unwrap(), b"abc\n");
     }
 
     #[test]

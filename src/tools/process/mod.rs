@@ -176,7 +176,7 @@ impl Runner for ProcessRunner {
             start(&program, command, &self.environment(command)).map_err(|error| broken(&error))?;
 
         let on_line = (!command.secret_output).then_some(io.on_line);
-        let mut stdout = Capture::new(Stream::Stdout, on_line);
+        let mut stdout = Capture::new(Stream::Stdout, on_line).tapped(command.tap.as_ref());
         let mut stderr = Capture::new(Stream::Stderr, on_line);
         let ended = self.accompany(&mut group, pipes, command, io, &mut stdout, &mut stderr).await;
         let (end, status) = ended.map_err(|error| broken(&error))?;
