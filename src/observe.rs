@@ -94,10 +94,17 @@ pub async fn seen(cx: &StepContext, live: &Live) -> Result<Seen, Failure> {
             .fact(format!("the database is at schema {schema}, written by SPIRE {code_version}"))
             .next("`coastal logs server` shows what the servers say"));
     }
+    // An agent that does not answer is not one that is not there: it counts as what it was started as.
+    let mut agents = live.agent_versions();
+    if live.agents.iter().any(|(_, version)| version.is_none()) {
+        agents.extend(
+            live.agent_template.iter().filter(|version| !agents.contains(version)).cloned().collect::<Vec<_>>(),
+        );
+    }
     let text = |versions: Vec<semver::Version>| versions.iter().map(ToString::to_string).collect();
     Ok(Seen {
         servers: text(servers),
-        agents: text(live.agent_versions()),
+        agents: text(agents),
         schema: Some(schema),
         code_version: Some(code_version),
         chart: live.chart.as_ref().map(ToString::to_string),
@@ -192,6 +199,18 @@ pub struct SpireStatus {
     /// When the first of them expires.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_authority_expires_at: Option<Timestamp>,
+}
+
+impl From<&SpireStatus> for Seen {
+    fn from(status: &SpireStatus) -> Self {
+        Seen {
+            servers: status.servers.clone(),
+            agents: status.agents.clone(),
+            schema: status.schema,
+            code_version: status.code_version.clone(),
+            chart: status.chart.clone(),
+        }
+    }
 }
 
 /// The workload's part of [`Status`].

@@ -34,11 +34,11 @@ pub(super) async fn run(
     let session = Session::new(outside.lab.clone(), outside.world.clone(), outside.paths.clone());
     let cx = observe::looking(&session, &outside.cancel);
     reach::cluster(&cx).await?;
-    let live = Live::look(&cx).await?;
-    let seen = observe::seen(&cx, &live).await?;
+    let running = Live::look(&cx).await?;
+    let seen = observe::seen(&cx, &running).await?;
     let dumps = dump::list(&session.paths.dumps())?;
     let mut options = args.options(dumps.into_iter().map(facts).collect())?;
-    options.size = Size { servers: u64::from(outside.lab.spire.servers), nodes: live.agents.len() as u64 };
+    options.size = Size { servers: u64::from(outside.lab.spire.servers), nodes: running.agents.len() as u64 };
     let outcome = what_if(&seen, &target, &args.to, &args.chart, &options);
     let hops = match (outcome.verdict, &target) {
         (Answer::Refused, _) if args.plan => {
@@ -47,8 +47,8 @@ pub(super) async fn run(
         }
         (Answer::Refused, _) => return Err(refusal(&outcome)),
         // The versions are right, but what should run is not what runs: an earlier change stopped half-way.
-        (Answer::NothingToDo, Target::Known(release)) if !live.is_settled() => {
-            vec![settling(&live, release.version().clone())]
+        (Answer::NothingToDo, Target::Known(release)) if !running.is_settled() => {
+            vec![settling(&running, release.version().clone())]
         }
         (Answer::NothingToDo, _) => Vec::new(),
         (Answer::Allowed, _) => outcome.hops.clone(),
@@ -59,7 +59,7 @@ pub(super) async fn run(
     }
     if !global.dry_run {
         ui.announce(&outcome);
-        if args.no_backup {
+        if args.manner.no_backup {
             for hop in hops.iter().filter(|hop| !hop.reversible) {
                 ui.warning(&format!("no dump is taken: after {} -> {} there is no way back", hop.from, hop.to));
             }
@@ -69,9 +69,9 @@ pub(super) async fn run(
     }
     let change = Change {
         hops,
-        backup: !args.no_backup,
+        backup: !args.manner.no_backup,
         since: outside.world.clock.now(),
-        charts: args.charts.as_ref().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone())),
+        charts: args.manner.charts.as_ref().map(|path| std::path::absolute(path).unwrap_or_else(|_| path.clone())),
     };
     let plan = change.plan(&outside.lab);
     if global.dry_run {
@@ -84,7 +84,7 @@ pub(super) async fn run(
     let code = carry_out(&session, &plan, next, ui, line, outside).await?;
     drop(held);
     if code == ExitCode::Ok {
-        remember(&session, args.write_lab, ui, outside).await?;
+        remember(&session, args.manner.write_lab, ui, outside).await?;
     }
     Ok(code)
 }

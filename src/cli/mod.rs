@@ -167,7 +167,7 @@ enum Command {
     PatchMonitors,
     /// Remove the workload, the pirate ship and the database
     TearDown,
-    /// Take SPIRE to another version, up or down, along legal hops
+    /// Take SPIRE up or down to another version, by legal hops
     #[command(visible_alias = "downgrade")]
     Upgrade(upgrade::UpgradeArgs),
     /// Print the exports that point kubectl and helm at the lab: `eval "$(coastal env)"`
@@ -251,6 +251,7 @@ async fn on(command: &Command, global: &Global, ui: &Ui, line: &str, outside: &O
         Command::Contain(args) => Box::pin(contain::run(args, global, ui, line, outside)).await,
         Command::ClusterUp { adopt: true } => Box::pin(goal::adopt(global, ui, line, outside)).await,
         Command::BuildLoadImage { dir: Some(dir) } => Box::pin(goal::build_from(dir, global, ui, line, outside)).await,
+        Command::Upgrade(args) if args.state.is_some() => upgrade::judge_file(args, ui),
         Command::Upgrade(args) => Box::pin(change::run(args, global, ui, line, outside)).await,
         Command::Init(_) | Command::Rehearse(_) | Command::Workload(_) => {
             Err(Failure::usage("this command is not about a lab, and cannot be rehearsed"))

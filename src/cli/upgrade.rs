@@ -37,6 +37,14 @@ pub struct UpgradeArgs {
     /// Lift a rule that can be lifted; can be repeated
     #[arg(long, value_name = "RULE")]
     pub skip_rule: Vec<RuleId>,
+    /// How it is carried out
+    #[command(flatten)]
+    pub manner: Manner,
+}
+
+/// How a change is carried out.
+#[derive(Debug, Args)]
+pub struct Manner {
     /// Take no dump of the database before a hop that cannot be undone without one
     #[arg(long, conflicts_with = "plan")]
     pub no_backup: bool,

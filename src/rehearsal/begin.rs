@@ -95,8 +95,8 @@ impl Rehearsal {
 async fn bring(cluster: &Cluster, begin: &Begin, values: &Value) -> Result<(), Failure> {
     let store = &cluster.store;
     let all = store.list("v1", "Namespace", None);
-    let mut releases = all.iter().flat_map(|namespace| release::all(store, text(namespace, "/metadata/name")));
-    let Some(now) = releases.rfind(|release| release.chart.name == "spire") else {
+    let mut releases = all.iter().flat_map(|namespace| release::newest(store, text(namespace, "/metadata/name")));
+    let Some(now) = releases.find(|release| release.chart.name == "spire") else {
         return Err(Failure::unexpected("there is no SPIRE in the rehearsal that could be brought anywhere"));
     };
     let version = begin.chart.as_ref().map_or_else(|| now.chart.version.clone(), Version::to_string);

@@ -193,11 +193,7 @@ fn list(state: &State, process: &Process<'_>) -> Ended {
     let store = store_of(state, process, &arguments)?;
     let filter = arguments.flag("--filter").unwrap_or_default();
     let exact = filter.trim_start_matches('^').trim_end_matches('$').replace("\\.", ".");
-    let mut newest: Vec<Release> = Vec::new();
-    for release in release::all(&store, namespace_of(&arguments)) {
-        newest.retain(|other| other.name != release.name);
-        newest.push(release);
-    }
+    let newest = release::newest(&store, namespace_of(&arguments));
     let rows: Vec<Value> = newest.iter().filter(|release| exact.is_empty() || release.name == exact).map(row).collect();
     process.out(Value::from(rows).to_string());
     Ok(())

@@ -255,7 +255,9 @@ fn postgres(cluster: &Cluster, process: &Process<'_>, pod: &Value, argv: &[&str]
     let dumps = line.contains("pg_dump");
     let program = if dumps { "pg_dump" } else { "psql" };
     if down || locked {
-        let why = if down {
+        let why = if down && line.contains("-h ") {
+            "connection to server at \"spire-db\", port 5432 failed: Connection refused\n\tIs the server running on that host and accepting TCP/IP connections?"
+        } else if down {
             "connection to server on socket \"/var/run/postgresql/.s.PGSQL.5432\" failed: No such file or directory\n\tIs the server running locally and accepting connections on that socket?"
         } else {
             "connection to server at \"127.0.0.1\", port 5432 failed: FATAL:  password authentication failed for user \"spire\""

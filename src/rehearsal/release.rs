@@ -1,6 +1,8 @@
 //! Helm's memory of a release: one Secret per revision, as helm 3 writes them.
 
+use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -109,19 +111,39 @@ impl Release {
     }
 }
 
-/// Every revision in a namespace, oldest first.
-pub(super) fn all(store: &Store, namespace: &str) -> Vec<Release> {
-    let secrets = store.list_shared("v1", "Secret", Some(namespace));
-    let mut releases: Vec<Release> = secrets
-        .iter()
-        .filter(|s| text(s, "/type") == "helm.sh/release.v1")
-        .filter_map(|s| Release::decode(s))
-        .collect();
-    releases.sort_by_key(|release| release.version);
-    releases
+/// helm keeps so many revisions of a release.
+const KEPT: usize = 10;
+
+/// The Secrets of a namespace's revisions, with name and number.
+fn secrets(store: &Store, namespace: &str) -> Vec<(String, u32, Arc<Value>)> {
+    let all = store.list_shared("v1", "Secret", Some(namespace)).into_iter();
+    let of_helm = all.filter(|secret| text(secret, "/type") == "helm.sh/release.v1");
+    let marked = of_helm.filter_map(|secret| {
+        let label = |key: &str| text(&secret, &format!("/metadata/labels/{key}")).to_owned();
+        Some((label("name"), label("version").parse().ok()?, secret))
+    });
+    let mut found: Vec<_> = marked.collect();
+    found.sort_by_key(|(_, version, _)| *version);
+    found
 }
 
-/// The revisions of a release, oldest first.
+/// The newest revision of each release in a namespace.
+pub(super) fn newest(store: &Store, namespace: &str) -> Vec<Release> {
+    let by_name: BTreeMap<String, Arc<Value>> =
+        secrets(store, namespace).into_iter().map(|(name, _, secret)| (name, secret)).collect();
+    by_name.values().filter_map(|secret| Release::decode(secret)).collect()
+}
+
+/// The revisions of a release that are kept, oldest first.
 pub(super) fn history(store: &Store, namespace: &str, name: &str) -> Vec<Release> {
-    all(store, namespace).into_iter().filter(|release| release.name == name).collect()
+    let own = secrets(store, namespace).into_iter().filter(|(other, ..)| other == name);
+    own.filter_map(|(.., secret)| Release::decode(&secret)).collect()
+}
+
+/// Makes room for one more revision. What is deployed stays.
+pub(super) fn prune(store: &Store, past: &[Release]) {
+    let surplus = &past[..(past.len() + 1).saturating_sub(KEPT)];
+    for old in surplus.iter().filter(|old| old.info.status != "deployed") {
+        old.forget(store);
+    }
 }

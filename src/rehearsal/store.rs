@@ -415,16 +415,17 @@ impl Store {
     /// The kinds that the server serves now: its own, and those of the established CRDs in the store.
     #[must_use]
     pub fn kinds(&self) -> Vec<kinds::Served> {
-        let inner = self.lock();
-        let own = kinds::BUILT_IN.iter().map(kinds::Served::from);
-        let crds = inner.objects.values().filter(|object| text(object, "/kind") == "CustomResourceDefinition");
-        own.chain(crds.flat_map(|crd| kinds::defined_by(crd))).collect()
+        let crds = self.list_shared("apiextensions.k8s.io/v1", "CustomResourceDefinition", None);
+        let added = crds.iter().flat_map(|crd| kinds::defined_by(crd));
+        kinds::BUILT_IN.iter().map(kinds::Served::from).chain(added).collect()
     }
 
     /// How a kind is served, if it is.
     #[must_use]
     pub fn kind(&self, api_version: &str, kind: &str) -> Option<kinds::Served> {
-        self.kinds().into_iter().find(|served| served.api_version == api_version && served.kind == kind)
+        let own = kinds::BUILT_IN.iter().find(|served| served.0 == api_version && served.1 == kind);
+        let added = || self.kinds().into_iter().find(|served| served.api_version == api_version && served.kind == kind);
+        own.map(kinds::Served::from).or_else(added)
     }
 
     /// A container writes a line.

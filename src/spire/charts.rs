@@ -52,6 +52,14 @@ pub struct Accepts {
     last: Chart,
 }
 
+impl Accepts {
+    /// Whether `release` is older or newer than those.
+    #[must_use]
+    pub fn refuses(&self, release: Release) -> bool {
+        self.floor.is_some_and(|floor| release < floor) || self.ceiling.is_some_and(|ceiling| release > ceiling)
+    }
+}
+
 /// A place where a chart step breaks what is not prepared for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -179,11 +187,7 @@ impl Chart {
     /// The reason why `release` does not understand what this chart writes for `component`.
     #[must_use]
     pub fn refuses(self, component: Component, release: Release) -> Option<&'static Accepts> {
-        self.accepts().find(|row| {
-            row.component == component
-                && (row.floor.is_some_and(|floor| release < floor)
-                    || row.ceiling.is_some_and(|ceiling| release > ceiling))
-        })
+        self.accepts().find(|row| row.component == component && row.refuses(release))
     }
 
     /// As [`Chart::refuses`], for servers and agents of the same release.

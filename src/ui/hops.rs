@@ -117,9 +117,9 @@ fn on_the_way(text: &mut String, outcome: &Outcome, style: Style) {
     }
     if !lines.is_empty() {
         let _ = writeln!(text, "\n{}", style.strong("on the way:"));
-        lines.iter().for_each(|line| {
+        for line in lines {
             let _ = writeln!(text, "{line}");
-        });
+        }
     }
 }
 

@@ -31,6 +31,8 @@ const FAULTS: &[Bad] = &[
     bad("port-taken=8443", 4, "port 8443 of this machine is taken", "`ss -ltnp 'sport = :8443'`"),
     bad("pull-fails=postgres", 5, "ImagePullBackOff", "`[images] archives` in lab.toml"),
     bad("login-refused", 5, "the data store does not accept SPIRE's login", "`coastal tear-down` removes the volume"),
+    bad("database-unreachable", 5, "the data store does not accept SPIRE's login", "`coastal logs database`"),
+    bad("helm-dies-in=install", 5, "could not install release spire", "`free -m`"),
     bad("agent-never-ready", 6, "the SPIRE agents do not come up: 0 of 1 agents serve", "`coastal logs agent`"),
     bad("server-crash-loop", 6, "the agents wait for a SPIRE server, and none comes up", "`coastal logs server`"),
     bad("fetch-404", 4, "the server answers 404 Not Found", "correct the URL in lab.toml"),
@@ -113,7 +115,7 @@ fn a_failure_is_a_sentence_then_facts_then_next_steps() {
 
 #[test]
 fn every_fault_of_the_rehearsal_is_tried() {
-    let elsewhere = ["foreign-cluster", "release-pending"];
+    let elsewhere = ["foreign-cluster", "foreign-upgrade", "release-pending"];
     for description in coastal::rehearsal::Fault::ALL {
         let name = description.name;
         let tried = FAULTS.iter().chain(MIDWAY).any(|bad| bad.fault.split('=').next() == Some(name));

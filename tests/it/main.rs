@@ -10,10 +10,12 @@ mod compromise;
 #[path = "../contract/mod.rs"]
 mod contract;
 mod events;
+mod interrupts;
 mod patience;
 mod processes;
 mod readme;
 mod real_world;
 mod rehearsed;
 mod support;
+mod upgrade;
 mod upgrade_plan;

@@ -46,8 +46,17 @@ fn lab() -> TestLab {
     lab
 }
 
-/// A `coastal cluster-up` that stands in the middle of `kind create cluster`; and the end of the FIFO that reads
-/// nothing until all below kind are gone.
+/// A helm that never ends adding a repository; it holds `$DIR/alive` open for as long as it lives.
+const HELM: &str = r#"
+case "$*" in
+    "repo list"*) echo '[]' ;;
+    "repo add"*) trap 'exit 130' INT; exec 3> "$DIR/alive"; echo "below is up"; while :; do :; done ;;
+    *) echo v3.17.2 ;;
+esac
+"#;
+
+/// A `coastal` that stands in the middle of a command of a tool; and the end of the FIFO that reads nothing until all
+/// below that are gone.
 struct Midway {
     child: Child,
     // Kept, or coastal would find nobody reading.
@@ -55,10 +64,15 @@ struct Midway {
     alive: std::fs::File,
 }
 
+/// `cluster-up` amid `kind create cluster`.
 fn midway(lab: &TestLab) -> Midway {
+    midway_of(lab, "--output json cluster-up")
+}
+
+fn midway_of(lab: &TestLab, words: &str) -> Midway {
     let flags = nix::libc::O_NONBLOCK;
     let first = OpenOptions::new().read(true).custom_flags(flags).open(lab.at("alive")).unwrap();
-    let mut child = lab.start("--output json cluster-up", Stdio::piped());
+    let mut child = lab.start(words, Stdio::piped());
     let mut output = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
     while !line.contains("below is up") {
@@ -137,17 +151,29 @@ fn a_second_coastal_is_told_who_is_at_work() {
     assert_eq!(asked_of_kind(&lab), ["create cluster"]);
 }
 
-#[test]
-fn ctrl_c_leaves_no_process_and_the_next_run_repairs_what_was_half_made() {
-    let lab = lab();
-    assert_eq!(midway(&lab).interrupt(), Some(130));
-
+fn assert_the_journal_says_so(lab: &TestLab) {
     let run = std::fs::read_dir(lab.state().join("runs")).unwrap().next().unwrap().unwrap().path();
     let journal = std::fs::read_to_string(run.join("events.jsonl")).unwrap();
     let last: Value = serde_json::from_str(journal.lines().last().unwrap()).unwrap();
     assert_eq!(last["what"]["type"], "run-ended");
     assert_eq!(last["what"]["result"]["outcome"], "interrupted");
     assert_eq!(last["what"]["result"]["exit_code"], 130);
+}
+
+#[test]
+fn ctrl_c_amid_helm_leaves_no_process_either() {
+    let lab = lab();
+    lab.tool("helm", HELM);
+    assert_eq!(midway_of(&lab, "--output json add-repos").interrupt(), Some(130));
+    assert_the_journal_says_so(&lab);
+}
+
+#[test]
+fn ctrl_c_leaves_no_process_and_the_next_run_repairs_what_was_half_made() {
+    let lab = lab();
+    assert_eq!(midway(&lab).interrupt(), Some(130));
+
+    assert_the_journal_says_so(&lab);
 
     std::fs::write(lab.at("quick"), "").unwrap();
     lab.coastal("cluster-up").ends(5).says("half-made, from an interrupted run");

@@ -74,7 +74,9 @@ fn the_tickets_example_to_the_last_field() {
                 },
             ],
             "traps": [],
-            "warnings": [],
+            "warnings": [
+                "agents of 1.12.6 run on chart 0.27.1, which by rights they refuse: it writes `rebootstrap_mode`, which older agents refuse with `unknown configuration detected`",
+            ],
             "risks": [
                 "chart 0.27.1 was made for SPIRE 1.13.2 and is kept: its authors never tried it with 1.14.7, and what newer charts configure stays as it is",
             ],
@@ -88,7 +90,8 @@ fn the_tickets_example_to_the_last_field() {
 fn verdicts_and_exit_codes() {
     let lab = || state("1.7.2", "1.7.2", 22, "1.7.2", "0.13.0");
     let ahead = || state("1.14.7", "1.13.6", 25, "1.15.3", "0.28.5");
-    let rows: Vec<(String, &str, i32, &str, &[&str], usize)> = vec![
+    type Row<'a> = (String, &'a str, i32, &'a str, &'a [&'a str], usize);
+    let rows: Vec<Row<'_>> = vec![
         (lab(), "--to 1.8.0", 0, "allowed", &[], 1),
         (lab(), "--to 1.8.0 --step", 0, "allowed", &[], 1),
         (lab(), "--to 1.15.3", 0, "allowed", &["SPIRE-ONE-MINOR", "SPIRE-AGENT-TOO-OLD", "SPIRE-SCHEMA-TOO-OLD"], 8),
@@ -98,7 +101,7 @@ fn verdicts_and_exit_codes() {
         (lab(), "--to 1.15.4", 7, "refused", &["SPIRE-UNPUBLISHED"], 0),
         (lab(), "--to latest", 7, "refused", &["SPIRE-UNKNOWN-VERSION"], 0),
         (lab(), "--to 1.8.0 --chart 0.13.7", 7, "refused", &["CHART-UNPUBLISHED"], 0),
-        (lab(), "--to 1.7.2 --chart 0.17.0", 0, "allowed", &["CHART-ONE-MINOR"], 5),
+        (lab(), "--to 1.7.2 --chart 0.17.0", 0, "allowed", &["CHART-ONE-MINOR"], 4),
         (lab(), "--to 1.7.2 --chart 0.17.0 --skip-rule CHART-ONE-MINOR", 0, "allowed", &[], 1),
         (ahead(), "--to 1.13.6", 7, "refused", &["SPIRE-SCHEMA-AHEAD"], 0),
         (state("1.2.3 1.0.4", "1.0.4", 18, "1.2.3", "0.13.0"), "--to 1.1.5", 7, "refused", &["SPIRE-SKEW-SERVER"], 0),

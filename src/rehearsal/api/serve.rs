@@ -157,7 +157,9 @@ impl Call {
             [plural, rest @ ..] => (None, *plural, rest.to_vec()),
             [] => return Err(self.unknown()),
         };
-        let known = store.kinds().into_iter().find(|s| s.api_version == api_version && s.plural == plural);
+        let own = kinds::BUILT_IN.iter().find(|served| served.0 == api_version && served.2 == plural);
+        let added = || store.kinds().into_iter().find(|s| s.api_version == api_version && s.plural == plural);
+        let known = own.map(Served::from).or_else(added);
         let served = known.ok_or_else(|| {
             // A group that only a definition could add is one the server may really lack; its own it always has.
             let own = !api_version.contains('.') || api_version.contains(".k8s.io/");

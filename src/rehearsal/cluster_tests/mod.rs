@@ -1,5 +1,6 @@
 //! The cluster seen through our own client code and through plain `kube`, in virtual time.
 
+mod rollouts;
 mod server;
 mod workloads;
 

@@ -30,6 +30,20 @@ async fn a_fresh_cluster_has_ready_nodes_and_serves_its_kinds() {
     assert!(w.api::<ServiceAccount>().get_opt("default").await.unwrap().is_some());
 }
 
+/// As recorded: no `Status`, but a page for people.
+#[tokio::test(start_paused = true)]
+async fn a_path_that_is_not_served_is_a_bare_page() {
+    let w = world().await;
+    let ask = |path: &str| w.client.request_text(http::Request::get(path).body(Vec::new()).unwrap());
+    let kube::Error::Api(status) = ask("/apis/no-such.example/v1/things/one").await.unwrap_err() else {
+        panic!("served")
+    };
+    assert_eq!((status.code, status.message.as_str()), (404, "404 page not found"));
+    assert_ne!(status.reason, "NotFound", "only the server's own Status says so");
+    let kube::Error::Api(status) = ask("/api/v1/namespaces/no-such").await.unwrap_err() else { panic!("served") };
+    assert_eq!((status.code, status.reason.as_str()), (404, "NotFound"));
+}
+
 #[tokio::test(start_paused = true)]
 async fn refusals_in_the_servers_words() {
     let w = world().await;

@@ -148,6 +148,7 @@ pub(in crate::rehearsal) async fn revise(store: &Store, wanted: Wanted) -> Resul
         name,
         namespace,
     };
+    release::prune(store, &past);
     release.save(store);
     let work = CutOff { store: store.clone(), release: Some(release.clone()) };
     match send(store, &release, &past, verb, deadline, dies).await {

@@ -276,6 +276,9 @@ async fn the_whole_way_up_no_svid_runs_out() {
         version = to;
     }
     sleep(Duration::from_secs(20)).await;
+    let kept = scene.store().list("v1", "Secret", Some("default"));
+    let kept = kept.iter().filter(|secret| text(secret, "/metadata/labels/name") == "spire").count();
+    assert_eq!(kept, 10, "helm forgets the older revisions");
     let updates = updates_in(&logs(&scene.store())[0].1);
     for pair in updates.windows(2) {
         assert!(pair[0].is_valid_at(pair[1].received_at.unwrap()), "{pair:?}");

@@ -54,25 +54,27 @@ pub(super) fn start(v: V, row: (u32, V)) -> Option<(u32, V)> {
     (same || exception == [(0, 12), (1, 0)] || exception == [(1, 0), (0, 12)]).then_some(row)
 }
 
-fn chart_takes(chart: V, is_agent: bool, v: V) -> bool {
-    let mut fine = true;
+/// Whether servers or agents of `v` may run on `chart`, given that `now` do.
+fn chart_takes(chart: V, is_agent: bool, v: V, now: &[V]) -> bool {
+    let mut bounds: Vec<(V, V)> = Vec::new();
     if is_agent {
-        if chart >= (0, 19, 1) && chart <= (0, 26, 1) {
-            fine &= v >= (1, 9, 2) && v <= (1, 13, 6);
+        if ((0, 19, 1)..=(0, 26, 1)).contains(&chart) {
+            bounds.push(((1, 9, 2), (1, 13, 6)));
         }
         if chart >= (0, 27, 0) {
-            fine &= v >= (1, 13, 0);
+            bounds.push(((1, 13, 0), (9, 9, 9)));
         }
     } else {
-        fine &= v >= (1, 5, 0);
+        bounds.push(((1, 5, 0), (9, 9, 9)));
         if chart >= (0, 26, 0) {
-            fine &= v >= (1, 12, 4);
+            bounds.push(((1, 12, 4), (9, 9, 9)));
         }
         if chart >= (0, 30, 0) {
-            fine &= v >= (1, 14, 0);
+            bounds.push(((1, 14, 0), (9, 9, 9)));
         }
     }
-    fine
+    let within = |v: &V, bound: &(V, V)| *v >= bound.0 && *v <= bound.1;
+    bounds.iter().all(|bound| within(&v, bound) || now.iter().any(|other| !within(other, bound)))
 }
 
 /// A state.
@@ -101,13 +103,14 @@ impl World {
         let legal = !self.skewed()
             && self.servers.iter().all(|server| near(*server, v))
             && after.fits()
-            && self.chart.is_none_or(|chart| chart_takes(chart, false, v));
+            && self.chart.is_none_or(|chart| chart_takes(chart, false, v, &self.servers));
         legal.then_some(after)
     }
 
     pub(super) fn agents_to(&self, v: V) -> Option<World> {
         let after = World { agents: vec![v], ..self.clone() };
-        let legal = !self.skewed() && after.fits() && self.chart.is_none_or(|chart| chart_takes(chart, true, v));
+        let legal =
+            !self.skewed() && after.fits() && self.chart.is_none_or(|chart| chart_takes(chart, true, v, &self.agents));
         legal.then_some(after)
     }
 
@@ -116,8 +119,8 @@ impl World {
             && self.fits()
             && self.chart.is_none_or(|now| now.1.abs_diff(chart.1) <= 1)
             && chart >= (0, 13, 0)
-            && self.servers.iter().all(|v| chart_takes(chart, false, *v))
-            && self.agents.iter().all(|v| chart_takes(chart, true, *v));
+            && self.servers.iter().all(|v| chart_takes(chart, false, *v, &[]))
+            && self.agents.iter().all(|v| chart_takes(chart, true, *v, &[]));
         legal.then(|| World { chart: Some(chart), ..self.clone() })
     }
 

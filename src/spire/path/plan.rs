@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use crate::spire::charts::{self, Chart, Trap};
+use crate::spire::charts::{self, Chart, Component, Trap};
 use crate::spire::path::search::{Move, Quest, search};
 use crate::spire::path::{BackupFacts, ChartChoice, Hop, Order, Restore, Size};
 use crate::spire::policy::{
@@ -150,11 +150,14 @@ pub fn plan(state: &State, target: Release, choice: &ChartChoice, options: &Opti
             return Outcome::new(Some(state.clone()), target.to_string(), None, choice).refused(vec![violation]);
         }
     };
-    let mut outcome = Outcome::new(Some(state.clone()), target.to_string(), chart.or(state.chart()), choice);
     let skewed = judge_state(state).violations.into_iter().filter(|violation| violation.rule == RuleId::SkewServer);
     let skewed: Vec<Violation> = skewed.collect();
     let there = |versions: &[Release]| versions.iter().all(|version| *version == target);
     let images_there = there(state.servers()) && there(state.agents());
+    // One step moves one thing: the images, as long as they have to move.
+    let chart = chart.filter(|_| images_there || !options.step);
+    let mut outcome = Outcome::new(Some(state.clone()), target.to_string(), chart.or(state.chart()), choice);
+    outcome.warnings = oddities(state);
     if images_there && (chart.is_none() || chart == state.chart()) {
         outcome.verdict = Answer::NothingToDo;
         return outcome;
@@ -185,6 +188,39 @@ pub fn plan(state: &State, target: Release, choice: &ChartChoice, options: &Opti
         }
     }
     outcome
+}
+
+/// What cannot be so, or not for long.
+fn oddities(state: &State) -> Vec<String> {
+    let Row { schema, code_version } = state.row();
+    let mut found = Vec::new();
+    for server in state.servers() {
+        let start = server_start(server.version(), Some((*schema, code_version)));
+        if !start.is_started() {
+            found.push(format!(
+                "a server runs SPIRE {server}, which would not start again on a database at schema {schema}, written by SPIRE {code_version}"
+            ));
+        } else if *schema < server.schema().latest {
+            found.push(format!(
+                "a server runs SPIRE {server}, which would have migrated the database to schema {}; it is at {schema}: is `disable_migration` set?",
+                server.schema().latest
+            ));
+        }
+    }
+    let components = [(Component::Server, state.servers()), (Component::Agent, state.agents())];
+    for (component, versions) in components {
+        for version in versions {
+            if let Some((chart, accepts)) =
+                state.chart().and_then(|chart| Some((chart, chart.refuses(component, *version)?)))
+            {
+                let because = &accepts.because;
+                found.push(format!(
+                    "{component}s of {version} run on chart {chart}, which by rights they refuse: {because}"
+                ));
+            }
+        }
+    }
+    found
 }
 
 /// The chart at the end; `None` if it stays or none is known.
@@ -377,6 +413,10 @@ fn lost(backup: &BackupFacts) -> Vec<String> {
 fn risks(outcome: &mut Outcome, state: &State, target: Release, chart: Option<Chart>) {
     let end = chart.or(state.chart());
     match (&outcome.chart_choice, end) {
+        (ChartChoice::Keep, Some(kept)) if !kept.has_values() => outcome.risks.push(format!(
+            "there are no values for chart {kept}, so these hops can be planned and not carried out: go to chart {} first",
+            charts::OLDEST_WITH_VALUES
+        )),
         (ChartChoice::Keep, Some(kept)) if kept.spire().line() != target.line() => outcome.risks.push(format!(
             "chart {kept} was made for SPIRE {} and is kept: its authors never tried it with {target}, and what newer charts configure stays as it is",
             kept.spire()
@@ -391,9 +431,6 @@ fn risks(outcome: &mut Outcome, state: &State, target: Release, chart: Option<Ch
                     "every chart hop restarts servers and agents and changes what is rendered: {hops} of them, {} traps on the way",
                     outcome.traps.len()
                 ));
-            }
-            if !end.has_values() {
-                outcome.risks.push(format!("there are no values for chart {end}"));
             }
             if end.spire().line() != target.line() {
                 outcome.risks.push(format!("chart {end} was made for SPIRE {}, not for {target}", end.spire()));

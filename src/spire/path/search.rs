@@ -107,7 +107,11 @@ impl<'a> Search<'a> {
         };
         let around = u16::from(wide);
         let mut versions = releases::waypoints(low.line().saturating_sub(around), high.line() + around);
+        // Where something runs already, nothing has to move there that the chart might not take.
+        versions.extend(state.agents().iter().chain(servers));
         versions.retain(|release| (wide || (low..=high).contains(release)) && *release != target);
+        versions.sort_unstable();
+        versions.dedup();
         versions.push(target);
         let charts = match (state.chart(), quest.chart) {
             (Some(from), Some(to)) if wide => around_both(from, to),
@@ -345,24 +349,18 @@ impl<'a> Search<'a> {
         if !servers_move && !agents_move {
             return Vec::new();
         }
-        for servers_first in self.orders(view, to) {
+        for servers_first in orders(view, to) {
             let broken = self.both(view, to, servers_first, servers_move, agents_move);
             if broken.is_empty() {
                 let row = if servers_move { start::after(to, view.row) } else { Some(view.row.clone()) };
                 return row.map(|row| (Move::Images { to, servers_first }, row)).into_iter().collect();
             }
-            let ahead = |breach: &Breach| matches!(breach, Breach::SchemaAhead { .. });
-            if !servers_first && broken.iter().all(ahead) {
+            let down = view.servers.iter().all(|server| *server >= to);
+            if down && !servers_first && broken.iter().all(|breach| matches!(breach, Breach::SchemaAhead { .. })) {
                 return self.backups_for(to).map(|(backup, row)| (Move::Restore { to, backup }, row)).collect();
             }
         }
         Vec::new()
-    }
-
-    /// The orders that can be legal, the natural one first: servers lead on the way up, agents on the way down.
-    fn orders(&self, view: View<'_>, to: Release) -> [bool; 2] {
-        let down = view.servers.first().is_some_and(|oldest| to <= *oldest) && view.servers != [to];
-        [!down, down]
     }
 
     /// What both halves of a hop break, in that order.
@@ -417,7 +415,7 @@ impl<'a> Search<'a> {
         let mut found = Vec::new();
         if let Some(to) = self.next_version(nearest.place) {
             let agents_move = !view.agents.is_empty() && view.agents != [to];
-            let servers_first = self.orders(view, to)[0];
+            let servers_first = orders(view, to)[0];
             found.extend(self.both(view, to, servers_first, view.servers != [to], agents_move));
         }
         for to in self.next_charts(nearest.place) {
@@ -436,6 +434,13 @@ impl<'a> Search<'a> {
         let target = self.quest.target;
         destinations.iter().copied().find(|release| *release == target).or_else(|| destinations.last().copied())
     }
+}
+
+/// The orders of servers and agents that can be legal, the natural one first: servers lead on the way up (`true`), agents
+/// on the way down.
+fn orders(view: View<'_>, to: Release) -> [bool; 2] {
+    let down = view.servers.first().is_some_and(|oldest| to <= *oldest) && view.servers != [to];
+    [!down, down]
 }
 
 /// The charts between both, one minor version further on each side, and both.

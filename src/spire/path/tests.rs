@@ -311,11 +311,32 @@ fn one_step_is_the_truth_table() {
         (state("1.15.0", "1.13.6", "", ""), "1.15.0", "agents 1.15.0"),
         (both("1.15.3"), "1.15.3", "nothing-to-do: "),
     ];
+    // Images or chart, never both.
+    let options = Options { step: true, ..Options::default() };
+    let from = state("1.7.2", "1.7.2", "", "0.13.0");
+    assert_eq!(told(&plan(&from, release("1.8.0"), &ChartChoice::Follow, &options)), "up 1.8.0");
+    let from = state("1.8.0", "1.8.0", "", "0.13.0");
+    assert_eq!(told(&plan(&from, release("1.8.0"), &ChartChoice::Follow, &options)), "chart 0.13.2");
     for (from, to, expected) in rows {
         let outcome = step(&from, to);
         assert_eq!(told(&outcome), expected, "{from:?} -> {to}");
         holds(&outcome, &from, release(to), &[]);
     }
+}
+
+#[test]
+fn what_cannot_be_so_is_said() {
+    let warnings = |servers: &str, schema, code: &str| {
+        let code = Some(code.parse().unwrap());
+        let state = State::new(vec![release(servers)], vec![release(servers)], Some(schema), code, None).unwrap();
+        ask(&state, servers, "keep").warnings.join("\n")
+    };
+    assert_eq!(warnings("1.8.0", 23, "1.8.0"), "");
+    assert!(warnings("1.8.0", 22, "1.7.2").contains("is `disable_migration` set?"));
+    assert!(warnings("1.13.6", 25, "1.15.3").contains("would not start again"));
+    let unknown = State::new(vec![release("1.14.7")], vec![], None, None, None).unwrap();
+    assert!(ask(&unknown, "1.13.6", "keep").warnings[0].contains("row is not given"));
+    assert!(ask(&unknown, "1.14.7", "keep").warnings.is_empty());
 }
 
 #[test]

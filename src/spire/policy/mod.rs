@@ -16,7 +16,7 @@ use semver::Version;
 use serde::Serialize;
 use serde::ser::{SerializeStruct, Serializer};
 
-use crate::spire::charts::{Chart, Component};
+use crate::spire::charts::{Accepts, Chart, Component};
 use crate::spire::releases::Release;
 
 pub(crate) use breach::{Breach, violations};
@@ -239,7 +239,9 @@ fn servers(broken: &mut Vec<Breach>, view: View<'_>, to: Release, row: &Row) {
         }
         StartOutcome::Refuses { .. } => broken.push(Breach::SchemaTooOld { release: to, schema: row.schema }),
     }
-    bounds(broken, view.chart, Component::Server, &[to]);
+    if let Some(chart) = view.chart {
+        bounds(broken, chart, Component::Server, &[to], view.servers);
+    }
 }
 
 fn agents(broken: &mut Vec<Breach>, view: View<'_>, to: Release) {
@@ -249,7 +251,9 @@ fn agents(broken: &mut Vec<Breach>, view: View<'_>, to: Release) {
     if newer && view.servers.iter().all(|server| server.is_within_one_minor(to)) {
         broken.push(Breach::ServersFirst { agents: to });
     }
-    bounds(broken, view.chart, Component::Agent, &[to]);
+    if let Some(chart) = view.chart {
+        bounds(broken, chart, Component::Agent, &[to], view.agents);
+    }
 }
 
 fn to_chart(broken: &mut Vec<Breach>, view: View<'_>, to: Chart) {
@@ -262,8 +266,8 @@ fn to_chart(broken: &mut Vec<Breach>, view: View<'_>, to: Chart) {
     {
         broken.push(Breach::ChartOneMinor { from, to });
     }
-    bounds(broken, Some(to), Component::Server, view.servers);
-    bounds(broken, Some(to), Component::Agent, view.agents);
+    bounds(broken, to, Component::Server, view.servers, &[]);
+    bounds(broken, to, Component::Agent, view.agents, &[]);
 }
 
 fn skew(broken: &mut Vec<Breach>, servers: &[Release]) {
@@ -285,10 +289,13 @@ fn relation(broken: &mut Vec<Breach>, servers: &[Release], agents: &[Release]) {
     }
 }
 
-fn bounds(broken: &mut Vec<Breach>, chart: Option<Chart>, component: Component, releases: &[Release]) {
-    let Some(chart) = chart else { return };
+/// What `releases` cannot read of what the chart writes. A bound that is broken by what `runs` on the chart is no bound:
+/// the values are not those of which the table tells.
+fn bounds(broken: &mut Vec<Breach>, chart: Chart, component: Component, releases: &[Release], runs: &[Release]) {
     for release in releases {
-        if let Some(accepts) = chart.refuses(component, *release) {
+        let mut bounds = chart.accepts().filter(|accepts| accepts.component == component);
+        let holds = |accepts: &&Accepts| accepts.refuses(*release) && !runs.iter().any(|other| accepts.refuses(*other));
+        if let Some(accepts) = bounds.find(holds) {
             broken.push(Breach::ChartBound { chart, release: *release, accepts });
         }
     }

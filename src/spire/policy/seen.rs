@@ -167,10 +167,9 @@ fn unknown_target(fact: String) -> Violation {
 /// For what is half a version: the newest that begins like it.
 fn meant(text: &str) -> String {
     let start = format!("{}.", text.trim_start_matches('v').trim_end_matches('.'));
-    let newest = releases::all().rev();
-    match newest.clone().find(|release| format!("{release}.").starts_with(&start)) {
+    match releases::all().rev().find(|release| format!("{release}.").starts_with(&start)) {
         Some(release) => format!("the newest SPIRE {} is {release}", start.trim_end_matches('.')),
-        None => match newest.last().zip(releases::all().next_back()) {
+        None => match releases::all().next().zip(releases::all().next_back()) {
             Some((first, last)) => format!("a version has three numbers, from {first} to {last}"),
             None => "a version has three numbers".to_owned(),
         },
@@ -313,7 +312,9 @@ mod tests {
             urls: Vec::new(),
             troubles: Vec::new(),
         };
-        let state = seen(&serde_json::to_value(&status).unwrap()).unwrap().known(false).unwrap();
+        let read = seen(&serde_json::to_value(&status).unwrap()).unwrap();
+        assert_eq!(read, Seen::from(&status.spire));
+        let state = read.known(false).unwrap();
         let expected = json!({"servers": ["1.7.2"], "agents": ["1.7.2"], "schema": 22, "code_version": "1.7.2", "chart": "0.13.0"});
         assert_eq!(serde_json::to_value(&state).unwrap(), expected);
     }

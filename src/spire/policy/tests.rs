@@ -419,6 +419,14 @@ fn spire_moves_only_where_its_chart_is_understood() {
 }
 
 #[test]
+fn what_runs_on_a_chart_refutes_what_the_table_says_of_it() {
+    let from = on_chart("1.13.6", "1.12.6", "0.27.1");
+    assert_eq!(agents_to(&from, "1.12.5"), "", "agents of 1.12 do run on it");
+    assert_eq!(agents_to(&from.after(&Step::Agents(release("1.13.6"))), "1.12.6"), "CHART-FLOOR");
+    assert_eq!(servers_to(&on_chart("0.12.3", "0.12.3", "0.13.0"), "1.0.0"), "");
+}
+
+#[test]
 fn a_restored_database_is_judged_instead_of_the_one_that_is_there() {
     let from = state_on("1.14.7", "1.13.6", "1.15.3");
     let step = |schema, code: &str| Step::Restore {

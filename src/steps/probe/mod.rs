@@ -112,10 +112,7 @@ pub async fn prove(cx: &StepContext, asked: Asked<'_>) -> Result<Vec<Proof>, Fai
 #[must_use]
 pub fn in_words(proofs: &[Proof]) -> String {
     let slowest = proofs.iter().map(|proof| proof.took_ms).max().unwrap_or_default();
-    let chained = match proofs.iter().all(|proof| proof.chained) {
-        true => ", chained to the bundle",
-        false => "",
-    };
+    let chained = if proofs.iter().all(|proof| proof.chained) { ", chained to the bundle" } else { "" };
     format!("new pods on {} got SVIDs within {} ms{chained}", count_of(proofs.len(), "node"), slowest)
 }
 

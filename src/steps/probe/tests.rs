@@ -58,7 +58,7 @@ async fn a_new_pod_on_each_node_shows_its_svid_and_is_gone() {
 async fn what_a_killed_run_left_is_replaced() {
     let scene = Scene::up().await;
     killed(&scene).await;
-    let status = observe::status(&scene.session, &scene.cancel).await.unwrap();
+    let status = Box::pin(observe::status(&scene.session, &scene.cancel)).await.unwrap();
     assert_eq!((status.workload.pods, status.workload.with_svid), (5, 5), "a probe is none of the workload's pods");
     assert!(ask(&scene).await.is_ok());
     assert_eq!(left(&scene).await, Vec::<String>::new());
