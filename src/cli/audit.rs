@@ -39,7 +39,7 @@ enum Format {
 /// The cluster, or SPIRE in it, does not answer.
 pub async fn run(args: &AuditArgs, ui: &Ui, outside: &Outside) -> Result<ExitCode, Failure> {
     let session = Session::new(outside.lab.clone(), outside.world.clone(), outside.paths.clone());
-    let audit = look(&observe::looking(&session, &outside.cancel)).await?;
+    let audit = Box::pin(look(&observe::looking(&session, &outside.cancel))).await?;
     let format = match args.format {
         None => AuditFormat::Text,
         Some(Format::Sarif) => AuditFormat::Sarif,
@@ -56,7 +56,7 @@ pub async fn run(args: &AuditArgs, ui: &Ui, outside: &Outside) -> Result<ExitCod
 /// # Errors
 /// As [`run`].
 pub(super) async fn look(cx: &StepContext) -> Result<Audit, Failure> {
-    let facts = inspect::facts(cx).await?;
+    let facts = Box::pin(inspect::facts(cx)).await?;
     let auditor = Arc::new(Mutex::new(Auditor::new(facts)));
     let into = Arc::clone(&auditor);
     registrations::each(cx, move |entry| into.lock().unwrap_or_else(PoisonError::into_inner).entry(&entry)).await?;

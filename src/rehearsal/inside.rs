@@ -119,9 +119,10 @@ fn change(
     }
     let answer = match what {
         ("entry", "delete") => {
-            let status = match spire.delete_entry(home, id, cluster.store.now()) {
-                true => json!({"code": 0, "message": "OK"}),
-                false => json!({"code": 5, "message": "entry not found"}),
+            let status = if spire.delete_entry(home, id, cluster.store.now()) {
+                json!({"code": 0, "message": "OK"})
+            } else {
+                json!({"code": 5, "message": "entry not found"})
             };
             json!({"results": [{"id": id, "status": status}]})
         }

@@ -40,9 +40,8 @@ pub fn read<T: DeserializeOwned>(text: &str) -> Result<T, Unreadable> {
     if text.trim().is_empty() {
         return Err(Unreadable::Nothing);
     }
-    serde_json::from_str(text).map_err(|error| match error.is_eof() {
-        true => Unreadable::CutOff { bytes: text.len() },
-        false => Unreadable::Wrong(error.to_string()),
+    serde_json::from_str(text).map_err(|error| {
+        if error.is_eof() { Unreadable::CutOff { bytes: text.len() } } else { Unreadable::Wrong(error.to_string()) }
     })
 }
 

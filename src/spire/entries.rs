@@ -255,7 +255,9 @@ mod tests {
     fn read(pieces: &[&[u8]]) -> Result<Vec<Entry>, Unreadable> {
         let mut found = Vec::new();
         let mut reader = EntryReader::new(|entry| found.push(entry));
-        pieces.iter().for_each(|piece| reader.take(piece));
+        for piece in pieces {
+            reader.take(piece);
+        }
         let count = reader.finish()?;
         assert_eq!(count, found.len());
         Ok(found)

@@ -128,7 +128,7 @@ async fn registered(cx: &StepContext, cluster: &Cluster) -> Result<Result<String
     let pods: Vec<Pod> =
         pods(cluster).await?.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect();
     let entries = registrations::of_id(cx, &id).await?;
-    let registered: BTreeSet<&str> = entries.iter().flat_map(|entry| entry.pod_uid()).collect();
+    let registered: BTreeSet<&str> = entries.iter().flat_map(crate::spire::entries::Entry::pod_uid).collect();
     let without = pods.iter().find(|pod| !pod.uid().is_some_and(|uid| registered.contains(uid.as_str())));
     Ok(match without {
         Some(pod) => Err(format!("{} has no registration entry yet", describe_pod(pod))),

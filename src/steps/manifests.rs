@@ -424,6 +424,23 @@ mod tests {
     }
 
     #[test]
+    fn the_pirate_ships_service_finds_its_pod_and_all_of_it_is_the_labs() {
+        let mut lab = lab();
+        lab.malicious.image = "registry.k8s.io/pause:3.10".into();
+        let objects = malicious(&lab).unwrap();
+        let (deployment, service) = (only(&objects, "Deployment"), only(&objects, "Service"));
+        assert_eq!(at(service, "/spec/selector"), at(deployment, "/spec/selector/matchLabels"));
+        assert_eq!(at(service, "/spec/selector/app"), at(deployment, "/spec/template/metadata/labels/app"));
+        assert_eq!(at(deployment, "/spec/template/spec/containers/0/image"), "registry.k8s.io/pause:3.10");
+        assert_eq!(at(deployment, "/spec/template/spec/volumes/0/csi/driver"), names::CSI_DRIVER);
+        for object in &objects {
+            assert_eq!(object.labels().get(Lab::LABEL).map(String::as_str), Some("mine"), "{}", object.name_any());
+            let place = if kind(object) == "Namespace" { None } else { Some(MaliciousSpec::NAMESPACE) };
+            assert_eq!(object.namespace().as_deref(), place, "{}", object.name_any());
+        }
+    }
+
+    #[test]
     fn where_coastal_cannot_run_the_agent_watches() {
         let objects = watching_workload(&lab()).unwrap();
         let container = at(only(&objects, "Deployment"), "/spec/template/spec/containers/0");

@@ -51,9 +51,10 @@ pub async fn each(cx: &StepContext, each: impl FnMut(Entry) + Send + 'static) ->
         let reader = Arc::clone(&reader);
         move |bytes: &[u8]| reader.lock().unwrap_or_else(PoisonError::into_inner).take(bytes)
     };
-    let argv = ["/opt/spire/bin/spire-server", "entry", "show", "-output", "json"];
+    let command_line = ["/opt/spire/bin/spire-server", "entry", "show", "-output", "json"];
     let command =
-        kubectl::exec(&reach::target(cx), &spire.server_namespace, &pod, names::SERVER_CONTAINER, argv).tap(tap);
+        kubectl::exec(&reach::target(cx), &spire.server_namespace, &pod, names::SERVER_CONTAINER, command_line)
+            .tap(tap);
     cx.run(&command).await?;
     drop(command);
     let reader = Arc::into_inner(reader).ok_or_else(|| Failure::unexpected("the entries are still being read"))?;

@@ -43,7 +43,7 @@ impl Pod {
 
 /// All pods, found by what entries select them by.
 pub struct Pods {
-    pods: Vec<Pod>,
+    all: Vec<Pod>,
     by_uid: HashMap<String, usize>,
     by_namespace: HashMap<String, Vec<usize>>,
     /// Whether an entry selects it.
@@ -60,19 +60,19 @@ impl Pods {
             by_namespace.entry(pod.namespace.clone()).or_default().push(at);
         }
         let claimed = vec![false; pods.len()];
-        Pods { pods, by_uid, by_namespace, claimed }
+        Pods { all: pods, by_uid, by_namespace, claimed }
     }
 
     /// How many.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.pods.len()
+        self.all.len()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.pods.is_empty()
+        self.all.is_empty()
     }
 
     /// Whether an entry's selectors are about pods that can be told from here: by uid, or by what a pod's manifest says.
@@ -102,13 +102,13 @@ impl Pods {
         } else if let Some(namespace) = entry.values("ns").next() {
             self.by_namespace.get(namespace).cloned().unwrap_or_default()
         } else {
-            (0..self.pods.len()).collect()
+            (0..self.all.len()).collect()
         };
-        let found: Vec<usize> = candidates.into_iter().filter(|at| matches(&self.pods[*at])).collect();
+        let found: Vec<usize> = candidates.into_iter().filter(|at| matches(&self.all[*at])).collect();
         for at in &found {
             self.claimed[*at] = true;
         }
-        found.into_iter().map(|at| self.pods[at].describe()).collect()
+        found.into_iter().map(|at| self.all[at].describe()).collect()
     }
 
     /// Pods that nobody expects, and pods that should have an identity and have none.
@@ -118,7 +118,7 @@ impl Pods {
         let matches = |globs: &[Glob], text: &str| globs.iter().any(|glob| glob.matches(text));
         let mut unexpected: BTreeMap<String, (Vec<&Pod>, bool)> = BTreeMap::new();
         let mut findings = Vec::new();
-        for (pod, claimed) in self.pods.iter().zip(&self.claimed).filter(|(pod, _)| pod.runs) {
+        for (pod, claimed) in self.all.iter().zip(&self.claimed).filter(|(pod, _)| pod.runs) {
             let owner = format!("{}/{}", pod.namespace, pod.account);
             let at_home = matches(&namespaces, &pod.namespace);
             if !at_home || !matches(&accounts, &owner) {

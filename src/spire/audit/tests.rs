@@ -78,7 +78,9 @@ fn facts() -> Facts {
 
 fn audit(facts: Facts, entries: &[Entry]) -> Audit {
     let mut auditor = Auditor::new(facts);
-    entries.iter().for_each(|entry| auditor.entry(entry));
+    for entry in entries {
+        auditor.entry(entry);
+    }
     auditor.finish()
 }
 

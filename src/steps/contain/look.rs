@@ -252,7 +252,9 @@ fn again(pod: &Pod) -> Result<Value, Failure> {
     let metadata = ["uid", "resourceVersion", "creationTimestamp", "generation", "managedFields", "ownerReferences"];
     for (table, fields) in [("/metadata", &metadata[..]), ("/spec", &["nodeName"][..])] {
         if let Some(table) = manifest.pointer_mut(table).and_then(Value::as_object_mut) {
-            fields.iter().for_each(|field| drop(table.remove(*field)));
+            for field in fields {
+                table.remove(*field);
+            }
         }
     }
     Ok(manifest)

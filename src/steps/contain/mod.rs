@@ -78,21 +78,17 @@ pub fn load(directory: &std::path::Path, id: Option<&str>) -> Result<Incident, F
     paths.sort();
     let known: Vec<String> =
         paths.iter().filter_map(|path| path.file_stem()).map(|stem| stem.to_string_lossy().into_owned()).collect();
-    match id {
-        Some(id) => {
-            let position = known.iter().position(|known| known == id);
-            position.and_then(|at| paths.get(at)).map_or_else(|| Err(none(Some(id), &known)), read)
-        }
-        None => {
-            for path in paths.iter().rev().filter(|path| is_containment(path)) {
-                let incident = read(path)?;
-                if incident.undone_at.is_none() {
-                    return Ok(incident);
-                }
-            }
-            Err(none(None, &known))
+    if let Some(id) = id {
+        let position = known.iter().position(|known| known == id);
+        return position.and_then(|at| paths.get(at)).map_or_else(|| Err(none(Some(id), &known)), read);
+    }
+    for path in paths.iter().rev().filter(|path| is_containment(path)) {
+        let incident = read(path)?;
+        if incident.undone_at.is_none() {
+            return Ok(incident);
         }
     }
+    Err(none(None, &known))
 }
 
 fn is_containment(path: &std::path::Path) -> bool {
