@@ -86,11 +86,13 @@ fn the_tickets_example_to_the_last_field() {
     assert_eq!(ran.err, "");
 }
 
+/// State, words, exit code, verdict, rules, number of hops.
+type Row<'a> = (String, &'a str, i32, &'a str, &'a [&'a str], usize);
+
 #[test]
 fn verdicts_and_exit_codes() {
     let lab = || state("1.7.2", "1.7.2", 22, "1.7.2", "0.13.0");
     let ahead = || state("1.14.7", "1.13.6", 25, "1.15.3", "0.28.5");
-    type Row<'a> = (String, &'a str, i32, &'a str, &'a [&'a str], usize);
     let rows: Vec<Row<'_>> = vec![
         (lab(), "--to 1.8.0", 0, "allowed", &[], 1),
         (lab(), "--to 1.8.0 --step", 0, "allowed", &[], 1),
