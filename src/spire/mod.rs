@@ -2,9 +2,12 @@
 //! its JSON output.
 //! Pure: no I/O.
 
+pub mod bundles;
 pub mod cli;
 pub mod names;
+pub mod planes;
 pub mod render;
+pub mod rotation;
 pub mod values;
 
 use std::fmt::Write as _;
