@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::config::Lab;
 use crate::kube::Cluster;
-use crate::plan::Change;
+use crate::plan::{Change, Rotation};
 use crate::world::World;
 
 /// The lab, its world, its files, and its cluster once it was reached and proven.
@@ -20,6 +20,8 @@ pub struct Session {
     pub dockerfile: Option<PathBuf>,
     /// The change of SPIRE's versions that is carried out; absent for every command but `upgrade`.
     pub change: Option<Change>,
+    /// The key rotation that is carried out; absent for every command but `rotate`.
+    pub rotation: Option<Rotation>,
     /// Set once the cluster was reached and proven to be the lab's.
     pub cluster: OnceLock<Cluster>,
 }
@@ -28,19 +30,29 @@ impl Session {
     /// A session that has touched nothing yet.
     #[must_use]
     pub fn new(lab: Lab, world: World, paths: Paths) -> Arc<Self> {
-        Arc::new(Session { lab, world, paths, dockerfile: None, change: None, cluster: OnceLock::new() })
+        Arc::new(Session::bare(lab, world, paths))
+    }
+
+    fn bare(lab: Lab, world: World, paths: Paths) -> Self {
+        Session { lab, world, paths, dockerfile: None, change: None, rotation: None, cluster: OnceLock::new() }
     }
 
     /// A session whose workload image is built from a Dockerfile.
     #[must_use]
     pub fn with_dockerfile(lab: Lab, world: World, paths: Paths, directory: PathBuf) -> Arc<Self> {
-        Arc::new(Session { lab, world, paths, dockerfile: Some(directory), change: None, cluster: OnceLock::new() })
+        Arc::new(Session { dockerfile: Some(directory), ..Session::bare(lab, world, paths) })
     }
 
     /// A session that carries out a change of SPIRE's versions.
     #[must_use]
     pub fn with_change(lab: Lab, world: World, paths: Paths, change: Change) -> Arc<Self> {
-        Arc::new(Session { lab, world, paths, dockerfile: None, change: Some(change), cluster: OnceLock::new() })
+        Arc::new(Session { change: Some(change), ..Session::bare(lab, world, paths) })
+    }
+
+    /// A session that carries out a key rotation.
+    #[must_use]
+    pub fn with_rotation(lab: Lab, world: World, paths: Paths, rotation: Rotation) -> Arc<Self> {
+        Arc::new(Session { rotation: Some(rotation), ..Session::bare(lab, world, paths) })
     }
 }
 
@@ -104,6 +116,12 @@ impl Paths {
     #[must_use]
     pub fn dumps(&self) -> PathBuf {
         self.state.join("dumps")
+    }
+
+    /// One directory per key rotation: `incident.json`, `report.md`.
+    #[must_use]
+    pub fn incidents(&self) -> PathBuf {
+        self.state.join("incidents")
     }
 
     /// One directory per run: `plan.json`, `events.jsonl`.

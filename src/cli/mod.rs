@@ -1,5 +1,6 @@
 //! The command line: what can be asked for, and the one call that each command leads to.
 
+mod bundle;
 mod change;
 mod env;
 mod goal;
@@ -8,6 +9,7 @@ mod logs;
 mod outside;
 mod plan;
 mod rehearse;
+mod rotate;
 mod status;
 mod workload;
 
@@ -146,6 +148,10 @@ enum Command {
     PatchMonitors,
     /// Remove the workload and the database
     TearDown,
+    /// Show the trust bundle, and where it is held
+    Bundle(bundle::BundleArgs),
+    /// Replace the keys that SPIRE signs with, and revoke the old ones; shows the plan until `--yes`
+    Rotate(rotate::RotateArgs),
     /// Print the exports that point kubectl and helm at the lab: `eval "$(coastal env)"`
     Env,
     /// Show the log of a component
@@ -219,6 +225,8 @@ async fn on(command: &Command, global: &Global, ui: &Ui, line: &str, outside: &O
         Command::Status => Box::pin(status::run(ui, outside)).await,
         Command::Env => Ok(env::run(ui, outside)),
         Command::Logs(args) => Box::pin(logs::run(args, ui, outside)).await,
+        Command::Bundle(args) => Box::pin(bundle::run(args, ui, outside)).await,
+        Command::Rotate(args) => Box::pin(rotate::run(args, global, ui, line, outside)).await,
         Command::ClusterUp { adopt: true } => Box::pin(goal::adopt(global, ui, line, outside)).await,
         Command::BuildLoadImage { dir: Some(dir) } => Box::pin(goal::build_from(dir, global, ui, line, outside)).await,
         Command::Init(_) | Command::Rehearse(_) | Command::Workload(_) => {
@@ -258,6 +266,8 @@ fn goal_of(command: &Command) -> Option<Goal> {
         | Command::Rehearse(_)
         | Command::Env
         | Command::Logs(_)
+        | Command::Bundle(_)
+        | Command::Rotate(_)
         | Command::Workload(_) => return None,
     })
 }

@@ -151,7 +151,7 @@ async fn story(args: &RehearseArgs, global: &Global, ui: &Ui) -> Result<ExitCode
 /// What must be so before the command makes sense.
 fn precondition(command: &Command) -> Option<Before> {
     match command {
-        Command::Status | Command::Logs(_) | Command::Env => Some(Before::Up),
+        Command::Status | Command::Logs(_) | Command::Env | Command::Bundle(_) | Command::Rotate(_) => Some(Before::Up),
         Command::Plan(_) => None,
         other => goal_of(other).map(|goal| match goal {
             Goal::Up | Goal::ClusterUp | Goal::AddRepos => Before::Nothing,

@@ -200,8 +200,8 @@ fn rests_on(step: StepId) -> &'static [StepId] {
         S::Workload => &[S::SpireAgents, S::LoadWorkloadImage],
         S::ChartTests => &[S::SpireServers, S::Tornjak],
         S::IdentityTest => &[S::Workload],
-        // A change of versions orders its own steps: see `change`.
-        S::Hop(_) | S::Continuity => &[],
+        // A change of versions and a rotation order their own steps: see `change` and `rotate`.
+        S::Hop(_) | S::Rotate(_) | S::Continuity => &[],
         S::Repos
         | S::Cluster
         | S::RemoveWorkload
@@ -335,6 +335,7 @@ pub fn command_for(step: StepId) -> &'static str {
         S::RemoveCluster => "coastal cluster-down",
         S::ChartTests | S::IdentityTest => "coastal test",
         S::Hop(_) | S::Continuity => "coastal upgrade",
+        S::Rotate(_) => "coastal rotate",
     }
 }
 
@@ -353,7 +354,8 @@ pub(super) fn timeout(step: StepId, lab: &Lab) -> u64 {
         | S::SpireAgents
         | S::Tornjak
         | S::ChartTests
-        | S::Hop(_) => timeouts.rollout,
+        | S::Hop(_)
+        | S::Rotate(_) => timeouts.rollout,
         // One after the other.
         S::SpireServers => timeouts.rollout * lab.spire.servers.max(1),
         S::Workload | S::IdentityTest | S::Continuity => timeouts.rollout + timeouts.identity,
@@ -422,5 +424,6 @@ pub(super) fn title(step: StepId, lab: &Lab) -> String {
         S::IdentityTest => "test the workload's identity".into(),
         S::Continuity => "add up how long a workload had no valid SVID".into(),
         S::Hop(hop) => hop.to_string(),
+        S::Rotate(step) => step.to_string(),
     }
 }

@@ -7,6 +7,7 @@ mod build;
 mod catalog;
 mod change;
 mod hop;
+mod rotate;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,6 +18,7 @@ pub use build::{Goal, build, command_for, is_inside_cluster, needs_of};
 pub use catalog::{Explanation, explain};
 pub use change::Change;
 pub use hop::{HopPart, HopStep};
+pub use rotate::{RotatePart, RotateStep, Rotation};
 
 /// What a step does, and its stable identity. The kebab-case form is the id in events, plans and journals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -93,6 +95,9 @@ pub enum StepId {
     /// A part of one hop of a change of versions.
     #[serde(untagged)]
     Hop(HopStep),
+    /// A step of a key rotation.
+    #[serde(untagged)]
+    Rotate(RotateStep),
 }
 
 impl StepId {

@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use super::charts::Chart;
@@ -46,6 +47,8 @@ pub(super) struct Cluster {
     pub(super) store: Store,
     pub(super) images: Mutex<BTreeMap<String, BTreeSet<String>>>,
     spire: Mutex<Spire>,
+    /// Something changed that is no object.
+    poked: Notify,
     faults: Arc<Mutex<Faults>>,
 }
 
@@ -71,6 +74,7 @@ impl Cluster {
             store,
             images: Mutex::new(images),
             spire: Mutex::default(),
+            poked: Notify::new(),
             faults,
         }
     }
@@ -108,6 +112,7 @@ impl Cluster {
                         Some(more) => more.iter().for_each(|change| operators::follow(&cluster.store, change)),
                         None => return,
                     },
+                    () = cluster.poked.notified() => {}
                     () = soon => {}
                 }
             }
@@ -121,6 +126,11 @@ impl Cluster {
         let mut pass = Pass::new(&self.store, &faults);
         self.spire().pass(&mut pass);
         pass.next().map(|next| Duration::try_from(next.duration_since(pass.now)).unwrap_or_default())
+    }
+
+    /// Something changed that is no object: the programs look again.
+    pub(super) fn poke(&self) {
+        self.poked.notify_one();
     }
 
     pub(super) fn spire(&self) -> MutexGuard<'_, Spire> {

@@ -19,9 +19,11 @@ pub mod live;
 pub mod manifests;
 mod monitoring;
 mod namespaces;
+pub mod planes;
 pub mod probe;
 pub mod reach;
 pub mod release;
+pub mod rotate;
 pub mod spire;
 #[cfg(test)]
 mod testing;
@@ -73,5 +75,6 @@ pub fn body(step: StepId) -> Box<dyn Body> {
         S::IdentityTest => Box::new(identity::Test),
         S::Continuity => Box::new(continuity::Continuity),
         S::Hop(step) => upgrade::body(step),
+        S::Rotate(step) => rotate::body(step),
     }
 }
