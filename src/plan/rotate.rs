@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use tokio::time::Instant;
 
 use crate::config::Lab;
 use crate::plan::{Explanation, Plan, Role, Step, StepId, build, explain};
@@ -126,6 +127,8 @@ pub struct Rotation {
     incident: Mutex<Option<Incident>>,
     /// Gates that this run has seen open, so that the step after need not look again.
     open: Mutex<BTreeSet<(KeyType, RotatePart)>>,
+    /// When the lease was last renewed. Both chains renew it, one at a time.
+    pub held: tokio::sync::Mutex<Option<Instant>>,
 }
 
 impl Rotation {
@@ -138,7 +141,8 @@ impl Rotation {
         holder: String,
         incident: Option<Incident>,
     ) -> Self {
-        Rotation { keys, server, accepted, since, holder, incident: Mutex::new(incident), open: Mutex::default() }
+        let (incident, open, held) = (Mutex::new(incident), Mutex::default(), tokio::sync::Mutex::default());
+        Rotation { keys, server, accepted, since, holder, incident, open, held }
     }
 
     /// What is remembered.

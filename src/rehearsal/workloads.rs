@@ -217,7 +217,9 @@ impl Workload {
         let (sequence, bundle) = (database.roots, &database.bundle);
         let id = format!("spiffe://{}{}", server.settings.trust_domain, entry.path);
         let held = match self.held.take() {
-            Some(held) if held.renew > place.now && held.entry == entry.id && !renews => Held { bundle: sequence, ..held },
+            Some(held) if held.renew > place.now && held.entry == entry.id && !renews => {
+                Held { bundle: sequence, ..held }
+            }
             _ => {
                 self.signed += 1;
                 let (workload, life) = (pods::uid(place.pod), server.settings.svid_ttl);

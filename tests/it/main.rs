@@ -14,4 +14,5 @@ mod processes;
 mod readme;
 mod real_world;
 mod rehearsed;
+mod rotation;
 mod support;

@@ -14,8 +14,6 @@ use crate::steps::{planes, probe, reach};
 
 /// How often the planes are looked at.
 const LOOK: Duration = Duration::from_millis(1_000);
-/// After so many looks the lease is renewed.
-const HOLD_EVERY: u32 = 10;
 /// Agents ask their servers every 5 s. Nothing shows which JWT keys they have: they are given three turns.
 const JWT_SYNC: Duration = Duration::from_secs(15);
 /// So many planes are named while it is waited; a failure names all.
@@ -82,7 +80,7 @@ async fn looped(
 ) -> Result<(), Failure> {
     let cluster = reach::cluster(cx).await?;
     let patient_until = cx.deadline().min(Instant::now() + cx.session.lab.timeouts.identity);
-    for look in 1_u32.. {
+    loop {
         let planes = if keepers_only {
             Planes::new(cx.session.world.clock.now(), planes::keepers(cx, &cluster).await?)
         } else {
@@ -99,12 +97,9 @@ async fn looped(
             return Err(closed(&lags, only_unknown));
         }
         cx.progress(waiting(&lags));
-        if look % HOLD_EVERY == 0 {
-            hold(cx).await?;
-        }
+        hold(cx).await?;
         cx.sleep(LOOK).await?;
     }
-    Ok(())
 }
 
 fn waiting(lags: &[Lag]) -> String {

@@ -7,7 +7,10 @@ mod observe;
 pub mod record;
 mod verify;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
+use tokio::time::Instant;
 
 use crate::engine::{Body, StepContext};
 use crate::error::Failure;
@@ -18,6 +21,8 @@ use crate::steps::{planes, reach};
 
 pub use observe::{Survey, survey};
 
+/// A quarter of the time for which others believe that a silent holder is at work.
+const RENEW: Duration = Duration::from_secs(15);
 /// The name of the lease that keeps two rotations apart.
 const LEASE: &str = "coastal-rotate";
 
@@ -53,10 +58,15 @@ fn remember(cx: &StepContext, change: impl FnOnce(&mut Incident)) -> Result<(), 
     record::save(&cx.session.paths.incidents(), incident)
 }
 
-/// Says to others that this one is still at it.
+/// Says to others that this one is still at it; often enough is enough.
 async fn hold(cx: &StepContext) -> Result<(), Failure> {
     let cluster = reach::cluster(cx).await?;
-    cluster.hold(holder(cx)?, cx.session.world.clock.now()).await
+    let mut held = rotation(cx)?.held.lock().await;
+    if held.is_none_or(|since| since.elapsed() >= RENEW) {
+        cluster.hold(holder(cx)?, cx.session.world.clock.now()).await?;
+        *held = Some(Instant::now());
+    }
+    Ok(())
 }
 
 fn holder(cx: &StepContext) -> Result<Holder<'_>, Failure> {

@@ -1,10 +1,12 @@
 //! What each server holds, asked on its own socket.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use futures::future::join_all;
 use kube::ResourceExt;
 use serde::Serialize;
+use tokio::time::Instant;
 
 use super::record_of;
 use crate::engine::StepContext;
@@ -16,6 +18,11 @@ use crate::spire::rotation::{Blocked, KeyType, Plan, Slots, View, next_actions};
 use crate::steps::identity::server_json_of;
 use crate::steps::planes::{last_words, server_pods};
 use crate::steps::reach;
+
+/// A server that restarts answers again within that time.
+const RESTARTS: Duration = Duration::from_secs(60);
+/// How often it is asked.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// The slots of every server and the bundle, of one type.
 ///
@@ -71,14 +78,33 @@ pub(super) fn complete(view: &View, server: Option<&str>) -> Result<(), Failure>
     if blocked.is_empty() { Ok(()) } else { Err(refusal(&blocked)) }
 }
 
-/// What is to be done now for that type.
+/// What is to be done now for that type. A server that does not answer may be on its way: it is waited for.
 ///
 /// # Errors
 /// Nothing can be done: why, and the way round.
 pub(super) async fn decide(cx: &StepContext, key: KeyType) -> Result<Plan, Failure> {
-    let view = view(cx, key).await?;
-    let plan = next_actions(key, &view, &record_of(cx, key)?);
-    if plan.blocked.is_empty() { Ok(plan) } else { Err(refusal(&plan.blocked)) }
+    let until = cx.deadline().min(Instant::now() + RESTARTS);
+    loop {
+        let view = view(cx, key).await?;
+        let plan = next_actions(key, &view, &record_of(cx, key)?);
+        let comes = plan.blocked.iter().all(|why| matches!(why, Blocked::Unreachable { .. }));
+        if plan.blocked.is_empty() {
+            return Ok(plan);
+        }
+        if !comes || Instant::now() + LOOK > until {
+            return Err(refusal(&plan.blocked));
+        }
+        let pods: Vec<&str> = plan
+            .blocked
+            .iter()
+            .filter_map(|why| match why {
+                Blocked::Unreachable { pod, .. } => Some(pod.as_str()),
+                Blocked::UpstreamUnchanged { .. } => None,
+            })
+            .collect();
+        cx.progress(format!("waiting for {} to answer", pods.join(", ")));
+        cx.sleep(LOOK).await?;
+    }
 }
 
 fn refusal(blocked: &[Blocked]) -> Failure {
