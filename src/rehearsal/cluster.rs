@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use super::charts::Chart;
@@ -46,8 +47,8 @@ pub(super) struct Cluster {
     pub(super) store: Store,
     pub(super) images: Mutex<BTreeMap<String, BTreeSet<String>>>,
     spire: Mutex<Spire>,
-    /// Somebody has changed SPIRE's state from outside.
-    changed: tokio::sync::Notify,
+    /// Something changed that is no object.
+    poked: Notify,
     faults: Arc<Mutex<Faults>>,
 }
 
@@ -73,7 +74,7 @@ impl Cluster {
             store,
             images: Mutex::new(images),
             spire: Mutex::default(),
-            changed: tokio::sync::Notify::new(),
+            poked: Notify::new(),
             faults,
         }
     }
@@ -111,7 +112,7 @@ impl Cluster {
                         Some(more) => more.iter().for_each(|change| operators::follow(&cluster.store, change)),
                         None => return,
                     },
-                    () = cluster.changed.notified() => {}
+                    () = cluster.poked.notified() => {}
                     () = soon => {}
                 }
             }
@@ -127,13 +128,18 @@ impl Cluster {
         pass.next().map(|next| Duration::try_from(next.duration_since(pass.now)).unwrap_or_default())
     }
 
+    /// Something changed that is no object: the programs look again.
+    pub(super) fn poke(&self) {
+        self.poked.notify_one();
+    }
+
     pub(super) fn spire(&self) -> MutexGuard<'_, Spire> {
         self.spire.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lets SPIRE see what was changed in its state.
     pub(super) fn wake_spire(&self) {
-        self.changed.notify_one();
+        self.poked.notify_one();
     }
 
     pub(super) fn faults(&self) -> MutexGuard<'_, Faults> {

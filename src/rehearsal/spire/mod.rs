@@ -4,6 +4,7 @@
 //! what it read when it started, as the real ones do.
 
 mod agent;
+mod authorities;
 mod change;
 mod config;
 pub(super) mod dump;
@@ -26,6 +27,7 @@ use super::store::Store;
 use super::{pods, workloads};
 
 pub(super) use self::agent::{Agent, agent_container, cannot_attest};
+pub(super) use self::authorities::struck_after_prepare;
 pub(super) use self::config::{AgentSettings, Settings};
 pub(super) use self::schema::{is_published, settled_row};
 pub(super) use self::server::{Journal, REFUSES_AFTER, Server};
@@ -37,6 +39,11 @@ pub(super) struct Spire {
     pub(super) databases: BTreeMap<String, Database>,
     /// What servers keep on disk, by their claim.
     disks: BTreeMap<String, server::Disk>,
+    /// Their JWT keys, by their claim, and how many each has made.
+    #[serde(default)]
+    jwt: BTreeMap<String, Journal>,
+    #[serde(default)]
+    jwt_made: BTreeMap<String, u32>,
     /// When each running process was first seen.
     pub(super) since: BTreeMap<String, Timestamp>,
     /// The processes of servers that are up.
@@ -55,6 +62,15 @@ pub(super) struct Database {
     pub(super) migrations: Option<(u32, String)>,
     /// The trust domain's bundle.
     pub(super) bundle: Vec<Authority>,
+    /// The JWT keys in it.
+    #[serde(default)]
+    pub(super) jwt: Vec<Authority>,
+    /// Seeds of those that are tainted, and since when.
+    #[serde(default)]
+    pub(super) tainted: BTreeMap<String, Timestamp>,
+    /// Moves on when a CA comes or goes: workloads hear of nothing else in the bundle.
+    #[serde(default)]
+    pub(super) roots: u64,
     /// Moves on with each change of the bundle.
     pub(super) sequence: u64,
     pub(super) bundle_changed: Option<Timestamp>,
