@@ -15,15 +15,14 @@ use crate::spire::charts as published;
 const FIRST: Version = Version::new(0, 13, 0);
 
 /// Charts whose `appVersion` is not that of what they deploy, and what it is (facts, section 2).
-const MISNAMED: [(Version, &str); 3] =
-    [(Version::new(0, 19, 2), "1.9.2"), (Version::new(0, 29, 0), "1.14.5"), (Version::new(0, 30, 0), "1.14.5")];
+const MISNAMED: &[(&str, &str)] = &[("0.19.2", "1.9.2"), ("0.29.0", "1.14.5"), ("0.30.0", "1.14.5")];
 
 /// Every version of both charts.
 pub(super) fn charts() -> impl Iterator<Item = Chart> {
     let line = || published::all().filter(|row| *row.version() >= FIRST);
     let spire = line().map(|row| {
         let (version, image) = (row.version().clone(), row.spire().version().to_string());
-        let misnamed = MISNAMED.iter().find(|(other, _)| *other == version);
+        let misnamed = MISNAMED.iter().find(|(other, _)| *other == version.to_string());
         Chart {
             name: "spire",
             app_version: misnamed.map_or_else(|| image.clone(), |(_, name)| (*name).to_owned()),

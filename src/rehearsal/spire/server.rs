@@ -139,10 +139,8 @@ impl Spire {
         let StartOutcome::Refuses { message, log } = server_start(&version, before) else { return None };
         let mut lines = fatal(&message);
         if let (Some(log), Some((schema, code))) = (log, row) {
-            lines.insert(
-                0,
-                format!("level=error msg=\"{log}\" schema={schema} subsystem_name=sql version_info={code}"),
-            );
+            lines
+                .insert(0, format!("level=error msg=\"{log}\" schema={schema} subsystem_name=sql version_info={code}"));
         }
         Some(lines)
     }
