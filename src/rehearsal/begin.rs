@@ -14,10 +14,10 @@ use super::controllers::is_ready;
 use super::helm::{Failed, Wanted, revise};
 use super::object::{set, set_condition, text};
 use super::release;
-use super::spire::settled_row;
 use super::store::{Key, Propagation, Store};
 use super::{Rehearsal, pods};
 use crate::error::{Failure, Kind};
+use crate::spire::policy::server_start;
 
 /// How long it is waited for what was begun with to run. What does not run then is part of the beginning.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -107,7 +107,9 @@ async fn bring(cluster: &Cluster, begin: &Begin, values: &Value) -> Result<(), F
         })
     };
     let chart = known("spire", &version)?;
-    cluster.spire().begin(&settled_row(begin.server(), begin.schema, begin.code_version.as_ref()));
+    let settled = server_start(begin.server(), None).row().map_or(0, |row| row.schema);
+    let code_version = begin.code_version.as_ref().unwrap_or_else(|| begin.server());
+    cluster.spire().begin(&(begin.schema.unwrap_or(settled), code_version.clone()));
     let wanted = |name: &str, chart: Chart, values: Value| Wanted {
         name: name.to_owned(),
         namespace: now.namespace.clone(),
@@ -122,7 +124,7 @@ async fn bring(cluster: &Cluster, begin: &Begin, values: &Value) -> Result<(), F
     };
     if let Some(crds) = chart.crds() {
         adopt(store, &now.namespace);
-        revise(store, wanted(CRDS, known(CRDS, crds)?, json!({}))).await.map_err(failed)?;
+        revise(store, wanted(CRDS, known(CRDS, &crds)?, json!({}))).await.map_err(failed)?;
     }
     // What cannot be changed can be made anew; claims stay, and with them the authorities.
     let sets: Vec<Key> = now

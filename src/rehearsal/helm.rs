@@ -112,7 +112,7 @@ async fn pull(process: &Process<'_>) -> Ended {
     let known = repositories(process)?;
     let url = known.iter().find(|(other, _)| other == repository).map(|(_, url)| url.clone());
     let url = url.ok_or_else(|| process.fail(format!("Error: repo {repository} not found")))?;
-    let chart = Chart::of_repository(&url).find(|chart| chart.name == name && chart.version == version).ok_or_else(|| {
+    let chart = Chart::of_repository(&url).find(|chart| chart.name == name && chart.version.to_string() == version).ok_or_else(|| {
         process.fail(format!("Error: chart \"{name}\" matching {version} not found in {repository} index. (try 'helm repo update'): no chart version found for {name}-{version}"))
     })?;
     sleep(Duration::from_millis(900)).await;

@@ -146,7 +146,7 @@ impl Cluster {
         let of_spire =
             image.starts_with("ghcr.io/spiffe/spire-server:") || image.starts_with("ghcr.io/spiffe/spire-agent:");
         let version = semver::Version::parse(pods::tag(image)).ok();
-        if of_spire && version.is_some_and(|version| !spire::is_published(&version)) {
+        if of_spire && version.is_some_and(|version| !crate::spire::releases::is_published(&version)) {
             return Some(format!("rpc error: code = NotFound desc = {failed}: {image}: not found"));
         }
         let known = REGISTRIES.iter().any(|prefix| image.starts_with(prefix));

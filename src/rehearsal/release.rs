@@ -54,8 +54,8 @@ impl From<&Chart> for ReleaseChart {
     fn from(chart: &Chart) -> Self {
         ReleaseChart {
             name: chart.name.to_owned(),
-            version: chart.version.to_owned(),
-            app_version: chart.app_version.to_owned(),
+            version: chart.version.to_string(),
+            app_version: chart.app_version.clone(),
         }
     }
 }

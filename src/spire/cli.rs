@@ -40,7 +40,8 @@ pub fn read<T: DeserializeOwned>(text: &str) -> Result<T, Unreadable> {
     if text.trim().is_empty() {
         return Err(Unreadable::Nothing);
     }
-    serde_json::from_str(text).map_err(|error| {
+    // What was cut off amid a text ends with the line's end all the same.
+    serde_json::from_str(text.trim_end()).map_err(|error| {
         if error.is_eof() { Unreadable::CutOff { bytes: text.len() } } else { Unreadable::Wrong(error.to_string()) }
     })
 }

@@ -22,48 +22,52 @@ pub use self::template::{hooks_of, is_hook_for, render};
 const HARDENED: &str = "https://spiffe.github.io/helm-charts-hardened";
 
 /// A chart in a repository.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chart {
     /// Its name.
     pub name: &'static str,
     /// Its version.
-    pub version: &'static str,
+    pub version: Version,
     /// Its `appVersion`.
-    pub app_version: &'static str,
+    pub app_version: String,
     /// The SPIRE that it deploys unless told otherwise; empty for other charts.
-    pub image: &'static str,
+    pub image: String,
     /// URL of the repository that has it first.
     repository: &'static str,
     templates: &'static str,
     values: &'static str,
 }
 
-const PROMETHEUS: Chart = Chart {
-    name: "kube-prometheus-stack",
-    version: "51.9.2",
-    app_version: "v0.68.0",
-    image: "",
-    repository: "https://prometheus-community.github.io/helm-charts",
-    templates: include_str!("../data/prometheus.yaml"),
-    values: include_str!("../data/prometheus-values.yaml"),
-};
+fn prometheus() -> Chart {
+    Chart {
+        name: "kube-prometheus-stack",
+        version: Version::new(51, 9, 2),
+        app_version: "v0.68.0".to_owned(),
+        image: String::new(),
+        repository: "https://prometheus-community.github.io/helm-charts",
+        templates: include_str!("../data/prometheus.yaml"),
+        values: include_str!("../data/prometheus-values.yaml"),
+    }
+}
 
 impl Chart {
     /// Every chart of this world. A version that is not among them is one that no repository has.
     pub fn all() -> impl Iterator<Item = Chart> {
-        spire::charts().chain([PROMETHEUS])
+        spire::charts().chain([prometheus()])
     }
 
     /// The chart of that name and version.
     #[must_use]
     pub fn find(name: &str, version: &str) -> Option<Chart> {
+        let version = Version::parse(version).ok()?;
         Chart::all().find(|chart| chart.name == name && chart.version == version)
     }
 
     /// The version of `spire-crds` that goes with it, if its CRDs are a chart of their own.
     #[must_use]
-    pub fn crds(&self) -> Option<&'static str> {
-        spire::crds_of(self)
+    pub fn crds(&self) -> Option<String> {
+        let row = (self.name == "spire").then(|| crate::spire::charts::find(&self.version))??;
+        row.crds().map(Version::to_string)
     }
 
     /// The charts of a repository.
@@ -73,8 +77,7 @@ impl Chart {
     }
 
     fn is_since(&self, version: &str) -> bool {
-        let of = |text: &str| Version::parse(text).unwrap_or_else(|_| Version::new(0, 0, 0));
-        of(self.version) >= of(version)
+        Version::parse(version).is_ok_and(|version| self.version >= version)
     }
 
     /// The files of its archive that somebody reads: path within the chart's directory, and text.
@@ -87,20 +90,20 @@ impl Chart {
         };
         let values = serde_yaml::to_string(&self.defaults()?).map_err(|error| error.to_string())?;
         let mut files = vec![
-            ("Chart.yaml".to_owned(), metadata(self.name, self.version, self.app_version)),
+            ("Chart.yaml".to_owned(), metadata(self.name, &self.version.to_string(), &self.app_version)),
             ("values.yaml".to_owned(), values),
         ];
         if !self.image.is_empty() {
             files.extend(
                 ["spire-server", "spire-agent"]
-                    .map(|part| (format!("charts/{part}/Chart.yaml"), metadata(part, "0.1.0", self.image))),
+                    .map(|part| (format!("charts/{part}/Chart.yaml"), metadata(part, "0.1.0", &self.image))),
             );
         }
         Ok(files)
     }
 
     fn scope(&self) -> Value {
-        json!({"chart": {"name": self.name, "version": self.version, "app": self.image}})
+        json!({"chart": {"name": self.name, "version": self.version.to_string(), "app": self.image}})
     }
 
     fn defaults(&self) -> Result<Value, String> {

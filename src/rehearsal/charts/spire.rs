@@ -1,92 +1,49 @@
 //! What the charts `spire` and `spire-crds` compute and refuse, line by line (facts, section 2).
 
+use std::collections::BTreeSet;
+
+use semver::Version;
 use serde_json::{Map, Value, json};
 
 use super::template::{get, is_set, word};
 use super::{Chart, HARDENED};
 use crate::rehearsal::object::{items, set, text};
 use crate::rehearsal::store::{Key, Store};
+use crate::spire::charts as published;
 
-/// Every version from 0.13.0 on: its own `appVersion` (of which not much can be said), the SPIRE that it deploys, and
-/// the version of `spire-crds` that was published with it.
-const LINE: &[(&str, &str, &str, &str)] = &[
-    ("0.13.0", "1.7.2", "1.7.2", ""),
-    ("0.13.1", "1.7.3", "1.7.3", ""),
-    ("0.13.2", "1.7.4", "1.7.4", ""),
-    ("0.14.0", "1.8.2", "1.8.2", "0.0.1"),
-    ("0.15.0", "1.8.4", "1.8.4", "0.0.1"),
-    ("0.15.1", "1.8.4", "1.8.4", "0.2.0"),
-    ("0.16.0", "1.8.5", "1.8.5", "0.2.0"),
-    ("0.17.0", "1.8.7", "1.8.7", "0.3.0"),
-    ("0.17.1", "1.8.7", "1.8.7", "0.3.0"),
-    ("0.17.2", "1.8.7", "1.8.7", "0.3.0"),
-    ("0.18.0", "1.9.0", "1.9.0", "0.3.0"),
-    ("0.18.1", "1.9.1", "1.9.1", "0.3.0"),
-    ("0.18.2", "1.9.1", "1.9.1", "0.3.0"),
-    ("0.19.0", "1.9.1", "1.9.1", "0.3.0"),
-    ("0.19.1", "1.9.2", "1.9.2", "0.3.0"),
-    ("0.19.2", "1.9.2", "1.9.3", "0.3.0"),
-    ("0.20.0", "1.9.4", "1.9.4", "0.4.0"),
-    ("0.21.0", "1.9.6", "1.9.6", "0.4.0"),
-    ("0.21.1", "1.10.0", "1.10.0", "0.4.0"),
-    ("0.22.0", "1.10.1", "1.10.1", "0.4.0"),
-    ("0.23.0", "1.10.3", "1.10.3", "0.4.0"),
-    ("0.24.0", "1.11.0", "1.11.0", "0.5.0"),
-    ("0.24.1", "1.11.0", "1.11.0", "0.5.0"),
-    ("0.24.2", "1.11.2", "1.11.2", "0.5.0"),
-    ("0.24.3", "1.12.0", "1.12.0", "0.5.0"),
-    ("0.24.4", "1.12.0", "1.12.0", "0.5.0"),
-    ("0.24.5", "1.12.0", "1.12.0", "0.5.0"),
-    ("0.25.0", "1.12.2", "1.12.2", "0.5.0"),
-    ("0.26.0", "1.12.4", "1.12.4", "0.5.0"),
-    ("0.26.1", "1.12.4", "1.12.4", "0.5.0"),
-    ("0.27.0", "1.13.0", "1.13.0", "0.5.0"),
-    ("0.27.1", "1.13.2", "1.13.2", "0.5.0"),
-    ("0.28.0", "1.14.1", "1.14.1", "0.5.0"),
-    ("0.28.1", "1.14.1", "1.14.1", "0.5.0"),
-    ("0.28.2", "1.14.1", "1.14.1", "0.5.0"),
-    ("0.28.3", "1.14.2", "1.14.2", "0.5.0"),
-    ("0.28.4", "1.14.5", "1.14.5", "0.5.0"),
-    ("0.28.5", "1.14.5", "1.14.5", "0.5.0"),
-    ("0.29.0", "1.14.5", "1.15.1", "0.5.0"),
-    ("0.30.0", "1.14.5", "1.15.2", "0.6.0"),
-];
+/// The first version of this world; the archived repository ends with it, and the other one has all.
+const FIRST: Version = Version::new(0, 13, 0);
 
-/// The archived repository ends with this version; the other one has all.
-const LAST_ARCHIVED: &str = "0.13.0";
+/// Charts whose `appVersion` is not that of what they deploy, and what it is (facts, section 2).
+const MISNAMED: &[(&str, &str)] = &[("0.19.2", "1.9.2"), ("0.29.0", "1.14.5"), ("0.30.0", "1.14.5")];
 
 /// Every version of both charts.
 pub(super) fn charts() -> impl Iterator<Item = Chart> {
-    let spire = LINE.iter().map(|&(version, app_version, image, _)| Chart {
-        name: "spire",
-        version,
-        app_version,
-        image,
-        repository: if version == LAST_ARCHIVED { "https://spiffe.github.io/helm-charts" } else { HARDENED },
-        templates: include_str!("../data/spire.yaml"),
-        values: include_str!("../data/spire-values.yaml"),
+    let line = || published::all().filter(|row| *row.version() >= FIRST);
+    let spire = line().map(|row| {
+        let (version, image) = (row.version().clone(), row.spire().version().to_string());
+        let misnamed = MISNAMED.iter().find(|(other, _)| *other == version.to_string());
+        Chart {
+            name: "spire",
+            app_version: misnamed.map_or_else(|| image.clone(), |(_, name)| (*name).to_owned()),
+            image,
+            repository: if version == FIRST { "https://spiffe.github.io/helm-charts" } else { HARDENED },
+            version,
+            templates: include_str!("../data/spire.yaml"),
+            values: include_str!("../data/spire-values.yaml"),
+        }
     });
-    let mut known = "";
-    let crds = LINE.iter().filter_map(move |&(.., crds)| {
-        let new = crds != known;
-        known = crds;
-        new.then_some(Chart {
-            name: "spire-crds",
-            version: crds,
-            app_version: "0.0.1",
-            image: "",
-            repository: HARDENED,
-            templates: include_str!("../data/spire-crds.yaml"),
-            values: "{}",
-        })
+    let crds: BTreeSet<&Version> = line().filter_map(published::Chart::crds).collect();
+    let crds = crds.into_iter().map(|version| Chart {
+        name: "spire-crds",
+        version: version.clone(),
+        app_version: "0.0.1".to_owned(),
+        image: String::new(),
+        repository: HARDENED,
+        templates: include_str!("../data/spire-crds.yaml"),
+        values: "{}",
     });
     spire.chain(crds)
-}
-
-/// The version of `spire-crds` that was published with a version of `spire`.
-pub(super) fn crds_of(chart: &Chart) -> Option<&'static str> {
-    let row = LINE.iter().find(|(version, ..)| chart.name == "spire" && *version == chart.version);
-    row.map(|(.., crds)| *crds).filter(|crds| !crds.is_empty())
 }
 
 /// Keys that charts from 0.24.0 on do not take any more, with the chart's words.

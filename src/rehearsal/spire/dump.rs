@@ -99,7 +99,7 @@ pub(in crate::rehearsal) fn read(text: &str) -> Result<Database, String> {
     let rows = text.split("COPY public.migrations ").nth(1).and_then(|rest| rest.lines().nth(1));
     let columns: Vec<&str> = rows.unwrap_or_default().split('\t').collect();
     database.migrations = match columns.as_slice() {
-        [_, _, _, schema, code] => schema.parse().ok().map(|schema| (schema, (*code).to_owned())),
+        [_, _, _, schema, code] => schema.parse().ok().zip(code.parse().ok()),
         _ => None,
     };
     Ok(database)
@@ -107,6 +107,8 @@ pub(in crate::rehearsal) fn read(text: &str) -> Result<Database, String> {
 
 #[cfg(test)]
 mod tests {
+    use semver::Version;
+
     use super::*;
 
     #[test]
@@ -114,7 +116,7 @@ mod tests {
         let mut database = Database { password: "sesame".to_owned(), sequence: 7, ..Database::default() };
         let empty = read(&write(&database, Timestamp::UNIX_EPOCH)).unwrap();
         assert_eq!(empty.migrations, None);
-        database.migrations = Some((22, "1.7.2".to_owned()));
+        database.migrations = Some((22, Version::new(1, 7, 2)));
         let text = write(&database, Timestamp::UNIX_EPOCH);
         assert!(
             text.contains("\t22\t1.7.2\n\\.") && !text.contains("sesame") && !text.contains("ca_journals"),
@@ -124,7 +126,7 @@ mod tests {
         assert_eq!((back.migrations, back.sequence, back.password.as_str()), (database.migrations, 7, ""));
         assert_eq!(
             read(&text.replace("\t22\t1.7.2", "\t23\t1.8.0")).unwrap().migrations,
-            Some((23, "1.8.0".to_owned()))
+            Some((23, Version::new(1, 8, 0)))
         );
     }
 

@@ -9,7 +9,6 @@ mod change;
 mod config;
 pub(super) mod dump;
 mod manager;
-mod schema;
 mod server;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,7 +28,6 @@ use super::{pods, workloads};
 pub(super) use self::agent::{Agent, agent_container, cannot_attest};
 pub(super) use self::authorities::struck_after_prepare;
 pub(super) use self::config::{AgentSettings, Settings};
-pub(super) use self::schema::{is_published, settled_row};
 pub(super) use self::server::{Journal, REFUSES_AFTER, Server};
 
 /// The state of everything SPIRE in one cluster.
@@ -59,7 +57,7 @@ pub(super) struct Database {
     /// Set when the data store makes its files, and not changed by a later environment.
     pub(super) password: String,
     /// The row of the table `migrations`.
-    pub(super) migrations: Option<(u32, String)>,
+    pub(super) migrations: Option<(u32, Version)>,
     /// The trust domain's bundle.
     pub(super) bundle: Vec<Authority>,
     /// The JWT keys in it.
@@ -207,7 +205,7 @@ impl Spire {
     }
 
     /// As if it had always been so: the database holds this row, and the journals of all servers.
-    pub(super) fn begin(&mut self, row: &(u32, String)) {
+    pub(super) fn begin(&mut self, row: &(u32, Version)) {
         for database in self.databases.values_mut().filter(|database| database.migrations.is_some()) {
             database.migrations = Some(row.clone());
             let kept = self.disks.iter().filter_map(|(home, disk)| Some((home.clone(), disk.journal.clone()?)));

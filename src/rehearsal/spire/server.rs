@@ -9,7 +9,6 @@ use semver::Version;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::schema::{Start, server_start};
 use super::{Database, Pass, Settings, Spire, log, version_of};
 use crate::rehearsal::api::select;
 use crate::rehearsal::authority::{Authority, jwt_key_id};
@@ -17,6 +16,7 @@ use crate::rehearsal::faults::{Fault, Faults, strikes};
 use crate::rehearsal::object::{condition, set, text};
 use crate::rehearsal::pods;
 use crate::rehearsal::store::{Key, Store};
+use crate::spire::policy::{StartOutcome, server_start};
 
 /// The container that runs a server.
 pub(super) const CONTAINER: &str = "spire-server";
@@ -135,13 +135,12 @@ impl Spire {
             return Some(fatal(&words));
         }
         let row = self.databases.get(&home).and_then(|database| database.migrations.as_ref());
-        let Start::Refuses { message } = server_start(&version, row.map(|(schema, code)| (*schema, code.as_str())))
-        else {
-            return None;
-        };
+        let before = row.map(|(schema, code)| (*schema, code));
+        let StartOutcome::Refuses { message, log } = server_start(&version, before) else { return None };
         let mut lines = fatal(&message);
-        if let Some((schema, code)) = row.filter(|_| message.contains("incompatible")) {
-            lines.insert(0, format!("level=error msg=\"Incompatible DB schema is too new for code version, upgrade SPIRE Server\" schema={schema} subsystem_name=sql version_info={code}"));
+        if let (Some(log), Some((schema, code))) = (log, row) {
+            lines
+                .insert(0, format!("level=error msg=\"{log}\" schema={schema} subsystem_name=sql version_info={code}"));
         }
         Some(lines)
     }
@@ -341,8 +340,10 @@ impl Disk {
 /// Takes the schema to where this server wants it.
 fn migrate(database: &mut Database, version: &Version, say: &impl Fn(&str)) -> Option<()> {
     let row = database.migrations.clone();
-    let before = row.as_ref().map(|(schema, code)| (*schema, code.as_str()));
-    let Start::Starts { schema, code_version, migrated, warning } = server_start(version, before) else { return None };
+    let before = row.as_ref().map(|(schema, code)| (*schema, code));
+    let StartOutcome::Starts { schema, code_version, migrated, warning } = server_start(version, before) else {
+        return None;
+    };
     match before {
         None => say("level=info msg=\"Initializing new database\" subsystem_name=sql"),
         Some((from, _)) if migrated => {

@@ -208,7 +208,7 @@ impl Auditor {
     pub fn entry(&mut self, entry: &Entry) {
         self.seen.entries += 1;
         let id = entry.spiffe_id.to_string();
-        let holders = self.pods.claim(entry);
+        let (has_pod, holders) = self.pods.claim(entry);
         if !self.allowed.ids.iter().any(|glob| glob.matches(&id)) {
             self.note(Rule::UnrecognisedId, &id, entry, &holders, String::new);
         }
@@ -226,7 +226,7 @@ impl Auditor {
             let selectors = || entry.selectors.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
             self.note(Rule::Wildcard, &id, entry, &holders, selectors);
         }
-        if holders.is_empty() && Pods::are_asked_for_by(entry) {
+        if !has_pod && Pods::are_asked_for_by(entry) {
             self.note(Rule::EntryWithoutPod, &id, entry, &holders, String::new);
         }
     }

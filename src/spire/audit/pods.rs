@@ -83,16 +83,15 @@ impl Pods {
         !entry.selectors.is_empty() && entry.selectors.iter().all(|s| s.kind == "k8s" && known(&s.value))
     }
 
-    /// The pods that an entry is for, which from now on have one.
-    pub fn claim(&mut self, entry: &Entry) -> Vec<String> {
+    /// The pods that an entry is for, which from now on have one: whether there are any, and those that run.
+    pub fn claim(&mut self, entry: &Entry) -> (bool, Vec<String>) {
         if !Pods::are_asked_for_by(entry) {
-            return Vec::new();
+            return (false, Vec::new());
         }
         let all =
             |name: &'static str, of: &dyn Fn(&Pod) -> bool, pod: &Pod| entry.values(name).next().is_none() || of(pod);
         let matches = |pod: &Pod| {
-            pod.runs
-                && all("pod-uid", &|pod| entry.pod_uid().all(|uid| uid == pod.uid), pod)
+            all("pod-uid", &|pod| entry.pod_uid().all(|uid| uid == pod.uid), pod)
                 && all("ns", &|pod| entry.values("ns").all(|namespace| namespace == pod.namespace), pod)
                 && all("sa", &|pod| entry.values("sa").all(|account| account == pod.account), pod)
                 && all("pod-name", &|pod| entry.values("pod-name").all(|name| name == pod.name), pod)
@@ -108,7 +107,9 @@ impl Pods {
         for at in &found {
             self.claimed[*at] = true;
         }
-        found.into_iter().map(|at| self.all[at].describe()).collect()
+        // One that has ended keeps its entry for as long as it is there, and presents nothing any more.
+        let running = found.iter().map(|at| &self.all[*at]).filter(|pod| pod.runs).map(Pod::describe).collect();
+        (!found.is_empty(), running)
     }
 
     /// Pods that nobody expects, and pods that should have an identity and have none.
@@ -133,9 +134,14 @@ impl Pods {
         for (owner, (pods, at_home)) in unexpected {
             let what = if at_home { "service account" } else { "namespace" };
             let mounting = pods.iter().filter(|pod| pod.mounts).count();
-            let api = if mounting > 0 { format!("; {mounting} of them mount the Workload API") } else { String::new() };
             let count = pods.len();
-            let message = format!("{count} pods run there, and its {what} is not on the allow-list{api}");
+            let run = if count == 1 { "1 pod runs there".to_owned() } else { format!("{count} pods run there") };
+            let api = match (mounting, count) {
+                (0, _) => String::new(),
+                (1, 1) => "; it mounts the Workload API".to_owned(),
+                (mounting, _) => format!("; {mounting} of them mount the Workload API"),
+            };
+            let message = format!("{run}, and its {what} is not on the allow-list{api}");
             let namespace = pods.first().map(|pod| pod.namespace.clone()).unwrap_or_default();
             findings.push(Finding {
                 holders: pods.iter().take(MOST).map(|pod| pod.describe()).collect(),

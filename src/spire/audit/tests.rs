@@ -149,7 +149,6 @@ fn entries_and_pods_that_have_lost_each_other() {
     assert_eq!(
         rules(&audit(facts, &entries)),
         [
-            ("AUDIT-ENTRY-WITHOUT-POD", "spiffe://coastal-containers.example/ns/default/sa/ended"),
             ("AUDIT-ENTRY-WITHOUT-POD", "spiffe://coastal-containers.example/ns/default/sa/gone"),
             ("AUDIT-POD-WITHOUT-ENTRY", "default/alone-2"),
         ]
