@@ -75,8 +75,8 @@ fn server(cluster: &Cluster, process: &Process<'_>, pod: &Value, container: &Val
         process.err("Error: server is unhealthy: unable to determine health");
         return Err(inner_exit(process, 1));
     }
-    let found = up.and_then(|(_, server)| Some((spire.databases.get(&server.database)?, server)));
-    let Some((database, server)) = found else {
+    let found = up.and_then(|(life, server)| Some((life, spire.databases.get(&server.database)?, server)));
+    let Some((life, database, server)) = found else {
         process.err("Error: rpc error: code = Unavailable desc = connection error: desc = \"transport: Error while dialing: dial unix /tmp/spire-server/private/api.sock: connect: no such file or directory\"");
         return Err(inner_exit(process, 1));
     };
@@ -101,6 +101,8 @@ fn server(cluster: &Cluster, process: &Process<'_>, pod: &Value, container: &Val
     if !json {
         return Err(process.unknown());
     }
+    let is_bundle = matches!(words.as_slice(), ["bundle", "show"]);
+    let answer = if is_bundle { spire.heard(&life, cluster.store.now(), answer) } else { answer };
     process.out(answer.to_string());
     Ok(())
 }

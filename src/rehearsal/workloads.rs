@@ -119,7 +119,9 @@ impl Spire {
             }
             return None;
         }
-        let source = Source { server, database, entry, renews: tainted.is_some_and(|tainted| tainted <= place.now) };
+        let authorities = pass.certificates(&database.bundle);
+        let renews = tainted.is_some_and(|tainted| tainted <= place.now);
+        let source = Source { server, database, entry, authorities, renews };
         workload.receive(place, &source)?;
         let renew = workload.held.as_ref()?.renew;
         pass.due(renew);
@@ -132,6 +134,8 @@ struct Source<'a> {
     server: &'a Server,
     database: &'a Database,
     entry: &'a Entry,
+    /// The certificates of the bundle.
+    authorities: Vec<Vec<u8>>,
     /// What is held came of a tainted authority, and its turn has come.
     renews: bool,
 }
@@ -213,7 +217,7 @@ impl Workload {
 
     /// An update of the Workload API: the SVID it holds if that is still good, else a new one, and the bundle.
     fn receive(&mut self, place: &Place<'_>, source: &Source<'_>) -> Option<()> {
-        let Source { server, database, entry, renews } = source;
+        let Source { server, database, entry, authorities, renews } = source;
         let (sequence, bundle) = (database.roots, &database.bundle);
         let id = format!("spiffe://{}{}", server.settings.trust_domain, entry.path);
         let held = match self.held.take() {
@@ -229,7 +233,6 @@ impl Workload {
                 Held { der, renew: place.now + half, entry: entry.id.clone(), bundle: sequence, issuer }
             }
         };
-        let authorities: Vec<Vec<u8>> = bundle.iter().filter_map(|authority| authority.certificate().ok()).collect();
         let authorities: Vec<&[u8]> = authorities.iter().map(Vec::as_slice).collect();
         let facts = svid::read(&[&held.der], &authorities).ok()?;
         self.say(place, State::Following);

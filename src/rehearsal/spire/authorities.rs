@@ -1,7 +1,7 @@
 //! `localauthority` and the keys behind it: two slots per server and type of key, one bundle for all, and what taints
 //! and revokes in it (facts, section 4; the errors are those of SPIRE 1.11.3).
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::server::CONTAINER;
@@ -11,6 +11,9 @@ use crate::rehearsal::faults::Fault;
 use crate::rehearsal::pods;
 use crate::spire::cli::X509Authority;
 use crate::spire::rotation::KeyType;
+
+/// For so long a server believes what it has read of the bundle.
+const CACHE: SignedDuration = SignedDuration::from_secs(1);
 
 /// What a server answers, or its status code and words.
 type Answer = Result<Value, (&'static str, String)>;
@@ -238,6 +241,8 @@ impl Spire {
             other => return Err(("Unimplemented", format!("the rehearsal does not know `{other}`"))),
         };
         self.keep(&server);
+        // Its own changes it knows of at once.
+        self.heard.remove(life);
         self.servers.insert(life.to_owned(), server);
         Ok(answer)
     }
@@ -316,8 +321,19 @@ impl Spire {
         Ok(())
     }
 
+    /// The bundle as a server tells of it: it keeps what it has read for a second (facts, section 9).
+    pub(in crate::rehearsal) fn heard(&mut self, life: &str, now: Timestamp, fresh: Value) -> Value {
+        match self.heard.get(life) {
+            Some((at, kept)) if now.duration_since(*at) < CACHE => kept.clone(),
+            _ => {
+                self.heard.insert(life.to_owned(), (now, fresh.clone()));
+                fresh
+            }
+        }
+    }
+
     /// A server's process ends and starts again; if so told, without what was on its disk.
-    pub(in crate::rehearsal) fn restart_server(&mut self, life: &str, now: jiff::Timestamp, without_keys: bool) {
+    pub(in crate::rehearsal) fn restart_server(&mut self, life: &str, now: Timestamp, without_keys: bool) {
         let Some(server) = self.servers.remove(life) else { return };
         self.since.insert(life.to_owned(), now);
         if without_keys {

@@ -42,6 +42,9 @@ pub(super) struct Spire {
     jwt: BTreeMap<String, Journal>,
     #[serde(default)]
     jwt_made: BTreeMap<String, u32>,
+    /// The bundle as each server's process read it last, and when.
+    #[serde(skip)]
+    heard: BTreeMap<String, (Timestamp, Value)>,
     /// When each running process was first seen.
     pub(super) since: BTreeMap<String, Timestamp>,
     /// The processes of servers that are up.
@@ -122,6 +125,8 @@ pub(super) struct Pass<'a> {
     pub(super) links: BTreeMap<String, String>,
     /// The soonest thing that is not due yet.
     next: Option<Timestamp>,
+    /// Certificates of authorities that were asked for, by their seeds.
+    certificates: BTreeMap<String, Vec<u8>>,
 }
 
 impl<'a> Pass<'a> {
@@ -134,6 +139,7 @@ impl<'a> Pass<'a> {
             up: BTreeSet::new(),
             links: BTreeMap::new(),
             next: None,
+            certificates: BTreeMap::new(),
         }
     }
 
@@ -143,6 +149,19 @@ impl<'a> Pass<'a> {
             self.next = Some(self.next.map_or(time, |next| next.min(time)));
         }
         time <= self.now
+    }
+
+    /// The certificates of a bundle, in DER: made once for all who receive it at that moment.
+    pub(super) fn certificates(&mut self, bundle: &[Authority]) -> Vec<Vec<u8>> {
+        let certificate = |authority: &Authority| {
+            if let Some(known) = self.certificates.get(&authority.seed) {
+                return Some(known.clone());
+            }
+            let made = authority.certificate().ok()?;
+            self.certificates.insert(authority.seed.clone(), made.clone());
+            Some(made)
+        };
+        bundle.iter().filter_map(certificate).collect()
     }
 
     /// When to look again, if nothing changes before.

@@ -1,5 +1,8 @@
 //! Carries out what was decided, one server after the other, and decides anew.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::DeleteParams;
 use serde_json::Value;
@@ -15,18 +18,31 @@ use crate::spire::rotation::{Action, KeyType, Phase, Plan, Verb};
 use crate::steps::reach;
 use crate::tools::CommandError;
 
-/// A rotation of three servers takes seven such turns; with everything in the way, twice as many.
-const MOST_TURNS: usize = 40;
+/// A rotation of three servers takes seven such turns, and as many while the servers hear of each other; with
+/// everything in the way, twice as many.
+const MOST_TURNS: usize = 60;
+/// After so many turns what was done is done again if it is not seen.
+const HEARD_WITHIN: usize = 10;
+/// The time between two of them.
+const LOOK: Duration = Duration::from_millis(300);
 
 /// Does what is due until the servers are beyond `upto`.
 ///
 /// # Errors
 /// A server refuses, does not answer, or a gate does not open in time.
 pub(super) async fn advance(cx: &StepContext, key: KeyType, upto: Phase) -> Result<(), Failure> {
-    for _ in 0..MOST_TURNS {
+    let mut done: BTreeSet<Action> = BTreeSet::new();
+    let mut turns = 0;
+    while turns < MOST_TURNS {
         let plan = observe::decide(cx, key).await?;
         if plan.phase > upto {
             return Ok(());
+        }
+        turns += 1;
+        // Servers see each other's changes of the bundle a second later (facts, section 9).
+        if turns % HEARD_WITHIN != 0 && plan.actions.iter().all(|action| done.contains(action)) {
+            cx.sleep(LOOK).await?;
+            continue;
         }
         pass_gate(cx, key, &plan).await?;
         hold(cx).await?;
@@ -39,6 +55,7 @@ pub(super) async fn advance(cx: &StepContext, key: KeyType, upto: Phase) -> Resu
             if !act(cx, key, action).await? {
                 break;
             }
+            done.insert(action.clone());
         }
     }
     Err(Failure::tool(format!("the {key} authorities change faster than they can be rotated"))
@@ -65,7 +82,7 @@ async fn act(cx: &StepContext, key: KeyType, action: &Action) -> Result<bool, Fa
     argv.extend(["-output", "json"]);
     let namespace = &cx.session.lab.spire.server_namespace;
     let now = || cx.session.world.clock.now();
-    let what = |id: &str| format!("{}: {key} {} {id}", action.pod, action.verb);
+    let what = |id: &str| format!("{}: {key} {} {id}", action.pod, action.verb).trim_end().to_owned();
     match reach::exec(cx, namespace, &action.pod, names::SERVER_CONTAINER, &argv).await {
         Ok(output) => {
             let answer: Value = serde_json::from_str(&output.stdout).unwrap_or_default();
@@ -90,9 +107,9 @@ async fn act(cx: &StepContext, key: KeyType, action: &Action) -> Result<bool, Fa
             Refusal::Real => {
                 let id = action.id.as_deref().unwrap_or_default();
                 remember(cx, |incident| incident.note(now(), format!("{} FAILED: {error}", what(id))))?;
-                let failure = Failure::from(error);
-                Err(failure
-                    .context(format!("{} did not {} its {key} authority {}", action.pod, action.verb, brief(id)))
+                let its = format!("{} did not {} its {key} authority {}", action.pod, action.verb, brief(id));
+                Err(Failure::from(error)
+                    .context(its.trim_end())
                     .first("`coastal rotate --yes` goes on from what the servers hold then"))
             }
         },
@@ -125,6 +142,8 @@ fn verdict(verb: Verb, error: &CommandError) -> Refusal {
         {
             Refusal::AlreadySo
         }
+        // It restarts: what came of it is seen when it is there again.
+        _ if said(&["code = Unavailable", "container not found"]) => Refusal::Moved,
         _ if said(&[
             "unexpected authority ID",
             "can be activated",
@@ -163,7 +182,8 @@ mod tests {
             (Verb::Activate, "desc = unexpected authority ID", Refusal::Moved),
             (Verb::Taint, "desc = unable to taint current local authority", Refusal::Moved),
             (Verb::Revoke, "desc = it is not possible to revoke an untainted root CA", Refusal::Real),
-            (Verb::Prepare, "desc = server is initializing", Refusal::Real),
+            (Verb::Prepare, "code = Unavailable desc = server is initializing", Refusal::Moved),
+            (Verb::Prepare, "code = Internal desc = failed to prepare X.509 authority", Refusal::Real),
         ] {
             let output = Output { stdout: String::new(), stderr: format!("Error: could not … rpc error: {said}\n") };
             let error = CommandError::Exit { line: "kubectl exec".into(), code: 1, output };

@@ -94,6 +94,9 @@ impl Body for Begin {
     async fn run(&self, cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
         hold(cx).await?;
         let rotation = rotation(cx)?;
+        for key in &rotation.keys {
+            observe::complete(&observe::view(cx, *key).await?, rotation.server.as_deref())?;
+        }
         let planes = planes::collect(cx).await?;
         let unknown: Vec<String> = planes.unknown(&rotation.accepted).map(|lag| lag.to_string()).collect();
         if !unknown.is_empty() {
@@ -112,7 +115,6 @@ impl Body for Begin {
         let mut incident = Incident::open(cx.session.world.clock.now(), std::collections::BTreeMap::new());
         for key in &rotation.keys {
             let view = observe::view(cx, *key).await?;
-            observe::complete(&view, rotation.server.as_deref())?;
             incident.keys.insert(*key, Record::open(&view, rotation.server.clone()));
             incident.saw(*key, &view);
         }

@@ -38,7 +38,7 @@ impl Body for Verify {
                     .next("`coastal rotate --yes` goes on with it"));
             }
             left.extend(plan.orphans.iter().map(|orphan| format!("{key} {}", in_words(orphan))));
-            active += view.servers.len();
+            active += view.servers.keys().filter(|pod| record.covers(pod)).count();
             remember(cx, |incident| {
                 incident.saw(*key, &view);
                 incident.orphans.insert(*key, plan.orphans);
