@@ -61,8 +61,8 @@ pub async fn run(
     }
     let session = Session::new(outside.lab.clone(), outside.world.clone(), outside.paths.clone());
     let cx = observe::looking(&session, &outside.cancel);
-    let live = Live::look(&cx).await?;
-    let wit = permitted(way(&live.servers, &live.agents), &outside.lab)?;
+    let running = Live::look(&cx).await?;
+    let wit = permitted(way(&running.servers, &running.agents), &outside.lab)?;
     let incidents = outside.paths.incidents();
     let open = if args.anew { None } else { record::open(&incidents)? };
     let (keys, server) = scope(args, open.as_ref())?;
@@ -90,10 +90,11 @@ pub async fn run(
     let held = lock(outside, line)?;
     let session = Session::with_rotation(outside.lab.clone(), outside.world.clone(), outside.paths.clone(), rotation);
     let next = vec!["coastal bundle planes".to_owned(), "coastal test".to_owned()];
-    let code = carry_out(&session, &plan, next, ui, line, outside).await?;
-    close(&session, ui, outside).await?;
+    let ended = carry_out(&session, &plan, next, ui, line, outside).await;
+    let closed = close(&session, ui, outside).await;
     drop(held);
-    Ok(code)
+    let code = ended?;
+    closed.map(|()| code)
 }
 
 /// The end of a run, however it ended: others may rotate, and the report is written.

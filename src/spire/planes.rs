@@ -273,9 +273,9 @@ impl Planes {
                 None if plane.unknown().is_some() => "unknown",
                 // This place does not show such keys.
                 None => "-",
-                Some(held) => match held.get(id) {
+                Some(authorities) => match authorities.get(id) {
                     None => "no",
-                    Some(held) if held.tainted => "tainted",
+                    Some(authority) if authority.tainted => "tainted",
                     Some(_) => "yes",
                 },
             };
@@ -313,7 +313,7 @@ mod tests {
         Planes::new(Timestamp::UNIX_EPOCH, planes)
     }
 
-    fn words(lags: Vec<Lag>) -> Vec<String> {
+    fn words(lags: &[Lag]) -> Vec<String> {
         lags.iter().map(ToString::to_string).collect()
     }
 
@@ -329,15 +329,15 @@ mod tests {
             plane(Layer::Database, "", "a !b c", ""),
         ]);
         assert_eq!(
-            words(all.lacking(KeyType::X509, &ids("c"), &none)),
+            words(&all.lacking(KeyType::X509, &ids("c"), &none)),
             ["configmap/spire-bundle lacks c", "workload/w-1 lacks c", "agent/node-2 is unknown (no pod shows it)"]
         );
-        assert_eq!(words(all.holding(&ids("a"), &ids("agent/node-2"))), ["workload/w-1 still holds an SVID of a"]);
-        assert_eq!(words(all.holding(&ids("b"), &none)), ["agent/node-2 is unknown (no pod shows it)"]);
-        assert_eq!(words(all.keeping(KeyType::X509, &ids("d"))), ["configmap/spire-bundle still has d"]);
+        assert_eq!(words(&all.holding(&ids("a"), &ids("agent/node-2"))), ["workload/w-1 still holds an SVID of a"]);
+        assert_eq!(words(&all.holding(&ids("b"), &none)), ["agent/node-2 is unknown (no pod shows it)"]);
+        assert_eq!(words(&all.keeping(KeyType::X509, &ids("d"))), ["configmap/spire-bundle still has d"]);
         assert!(all.bundle(KeyType::X509)["b"].tainted);
         assert_eq!(
-            words(all.findings(KeyType::X509)),
+            words(&all.findings(KeyType::X509)),
             ["configmap/spire-bundle lacks c", "configmap/spire-bundle still has d", "workload/w-1 lacks c"]
         );
         assert!(

@@ -173,7 +173,12 @@ impl Incident {
             match self.changes.iter_mut().find(|change| change.pod == *pod && change.key == key) {
                 Some(change) => change.after = Some(slots.active.clone()),
                 None => {
-                    self.changes.push(Change { pod: pod.clone(), key, before: Some(slots.active.clone()), after: None })
+                    self.changes.push(Change {
+                        pod: pod.clone(),
+                        key,
+                        before: Some(slots.active.clone()),
+                        after: None,
+                    });
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! The `ConfigMap` that agents boot from, after a revocation.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -41,8 +41,8 @@ impl ConfigMap {
             for key in KeyType::ALL {
                 let bundle = planes.bundle(key);
                 let held = plane.holds(key).into_iter().flatten().map(|(id, _)| id);
-                let gone = held.filter(|id| !bundle.contains_key(*id)).cloned().collect();
-                if short(&gone) != "" {
+                let gone: BTreeSet<String> = held.filter(|id| !bundle.contains_key(*id)).cloned().collect();
+                if !gone.is_empty() {
                     return Ok(Some(format!("it still has {key} {}", short(&gone))));
                 }
             }

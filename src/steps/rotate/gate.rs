@@ -13,7 +13,7 @@ use crate::spire::rotation::{Gate, KeyType};
 use crate::steps::{planes, probe, reach};
 
 /// How often the planes are looked at.
-const LOOK: Duration = Duration::from_millis(1_000);
+const LOOK: Duration = Duration::from_secs(1);
 /// Agents ask their servers every 5 s. Nothing shows which JWT keys they have: they are given three turns.
 const JWT_SYNC: Duration = Duration::from_secs(15);
 /// So many planes are named while it is waited; a failure names all.
