@@ -47,8 +47,8 @@ pub(super) struct Cluster {
     pub(super) store: Store,
     pub(super) images: Mutex<BTreeMap<String, BTreeSet<String>>>,
     spire: Mutex<Spire>,
-    /// Something changed that is no object.
-    poked: Notify,
+    /// Something of SPIRE's state changed that is no object.
+    changed: Notify,
     faults: Arc<Mutex<Faults>>,
 }
 
@@ -74,7 +74,7 @@ impl Cluster {
             store,
             images: Mutex::new(images),
             spire: Mutex::default(),
-            poked: Notify::new(),
+            changed: Notify::new(),
             faults,
         }
     }
@@ -112,7 +112,7 @@ impl Cluster {
                         Some(more) => more.iter().for_each(|change| operators::follow(&cluster.store, change)),
                         None => return,
                     },
-                    () = cluster.poked.notified() => {}
+                    () = cluster.changed.notified() => {}
                     () = soon => {}
                 }
             }
@@ -128,18 +128,13 @@ impl Cluster {
         pass.next().map(|next| Duration::try_from(next.duration_since(pass.now)).unwrap_or_default())
     }
 
-    /// Something changed that is no object: the programs look again.
-    pub(super) fn poke(&self) {
-        self.poked.notify_one();
-    }
-
     pub(super) fn spire(&self) -> MutexGuard<'_, Spire> {
         self.spire.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lets SPIRE see what was changed in its state.
     pub(super) fn wake_spire(&self) {
-        self.poked.notify_one();
+        self.changed.notify_one();
     }
 
     pub(super) fn faults(&self) -> MutexGuard<'_, Faults> {

@@ -248,7 +248,7 @@ fn local_authority(cluster: &Cluster, process: &Process<'_>, pod: &Value, comman
         }
     }
     drop(spire);
-    cluster.poke();
+    cluster.wake_spire();
     match answer {
         Ok(answer) => {
             process.out(answer.to_string());
