@@ -1,5 +1,6 @@
 //! The command line: what can be asked for, and the one call that each command leads to.
 
+mod access;
 mod agents;
 mod audit;
 mod bundle;
@@ -10,6 +11,7 @@ mod env;
 mod goal;
 mod init;
 mod logs;
+mod open;
 mod outside;
 mod plan;
 mod rehearse;
@@ -174,6 +176,10 @@ enum Command {
     Env,
     /// Show the log of a component
     Logs(logs::LogsArgs),
+    /// Forward a page of the lab to this machine, until Ctrl-C
+    Open(open::OpenArgs),
+    /// Show where each page of the lab is, and how one logs in
+    Access,
     /// Follow the Workload API and show each SVID: what runs inside the workload's pods
     #[command(hide = true)]
     Workload(workload::WorkloadArgs),
@@ -244,6 +250,8 @@ async fn on(command: &Command, global: &Global, ui: &Ui, line: &str, outside: &O
         Command::Status => Box::pin(status::run(ui, outside)).await,
         Command::Env => Ok(env::run(ui, outside)),
         Command::Logs(args) => Box::pin(logs::run(args, ui, outside)).await,
+        Command::Open(args) => Box::pin(open::run(args, ui, outside)).await,
+        Command::Access => Box::pin(access::run(ui, outside)).await,
         Command::Audit(args) => Box::pin(audit::run(args, ui, outside)).await,
         Command::Entries(args) => Box::pin(entries::run(args, global, ui, line, outside)).await,
         Command::Bundle(args) => Box::pin(bundle::run(args, ui, outside)).await,
@@ -292,6 +300,8 @@ fn goal_of(command: &Command) -> Option<Goal> {
         | Command::Rehearse(_)
         | Command::Env
         | Command::Logs(_)
+        | Command::Open(_)
+        | Command::Access
         | Command::Audit(_)
         | Command::Entries(_)
         | Command::Bundle(_)

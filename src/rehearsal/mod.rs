@@ -43,6 +43,7 @@ pub mod logs;
 mod machine;
 pub mod object;
 mod operators;
+mod pages;
 mod persist;
 mod pods;
 mod process;

@@ -3,6 +3,7 @@
 //! Steps use the adapters of [`crate::tools`] and the cluster of [`crate::kube`] through a
 //! [`StepContext`](crate::engine::StepContext); they print nothing and do not know which world they are in.
 
+pub mod access;
 mod addons;
 pub mod adopt;
 mod capacity;
@@ -20,7 +21,7 @@ pub mod inspect;
 pub mod live;
 mod malicious;
 pub mod manifests;
-mod monitoring;
+pub mod monitoring;
 mod namespaces;
 pub mod probe;
 pub mod reach;

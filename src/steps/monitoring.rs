@@ -35,11 +35,21 @@ fn wanted(cx: &StepContext) -> Result<Wanted<'_>, Failure> {
     })
 }
 
+/// The chart cuts `RELEASE-kube-prometheus-stack` to 26 characters.
+fn full_name(spec: &MonitoringSpec) -> String {
+    let full: String = format!("{}-kube-prometheus-stack", spec.release).chars().take(26).collect();
+    full.trim_end_matches('-').to_owned()
+}
+
+/// Selects the pods of this release's Prometheus, and of no other that the operator made.
+#[must_use]
+pub fn prometheus_selector(spec: &MonitoringSpec) -> String {
+    format!("app.kubernetes.io/name=prometheus,prometheus={}-prometheus", full_name(spec))
+}
+
 /// What must serve: Prometheus itself (its readiness probe asks it), the operator that makes it, and Grafana.
 fn rollouts(spec: &MonitoringSpec) -> Vec<(Rollout, String)> {
-    // The chart cuts `RELEASE-kube-prometheus-stack` to 26 characters.
-    let full: String = format!("{}-kube-prometheus-stack", spec.release).chars().take(26).collect();
-    let full = full.trim_end_matches('-');
+    let full = full_name(spec);
     vec![
         (Rollout::Deployment, format!("{full}-operator")),
         (Rollout::Deployment, format!("{}-grafana", spec.release)),
@@ -156,8 +166,7 @@ impl Body for Uninstall {
         let selector = format!("release={}", spec.release);
         cluster.pods_gone(&spec.namespace, &selector, &patience).await?;
         // What the webhook's job and the operator made, helm does not know.
-        let full: String = format!("{}-kube-prometheus-stack", spec.release).chars().take(26).collect();
-        let full = full.trim_end_matches('-');
+        let full = full_name(spec);
         let admission = format!("{full}-admission");
         cluster
             .delete_named::<Secret>(

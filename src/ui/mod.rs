@@ -4,6 +4,7 @@
 //! JSON and nothing else. What is said during a run is made of its events by one of three renderers (live lines, plain
 //! lines, JSON lines); nothing here knows tools or clusters. No text needs colour to be understood.
 
+mod access;
 mod audit;
 mod continuity;
 mod explain;
@@ -39,6 +40,7 @@ use crate::plan::Plan;
 use crate::spire::audit::Audit;
 use crate::spire::path::Outcome;
 
+pub use access::{Opened, PageRow, Pages};
 pub use terminal::{Format, Progress, Surroundings, Terminal, Wishes};
 
 use style::Style;
@@ -153,6 +155,32 @@ impl Ui {
                 _ => "coastal up",
             };
             self.next(&[next.to_owned()]);
+        }
+    }
+
+    /// Where a page was opened, as a result of a command that goes on.
+    pub fn opened(&self, opened: &Opened) {
+        if self.is_json() {
+            self.record(opened);
+        } else {
+            self.out.write(&access::opened(opened));
+        }
+    }
+
+    /// Where every page is, as the result of a command.
+    pub fn pages(&self, pages: &Pages) {
+        if self.is_json() {
+            self.document(pages);
+        } else {
+            self.out.write(&access::pages(pages, self.terminal.table_width));
+        }
+    }
+
+    /// One line of JSON, as a result of a command that goes on.
+    pub fn record(&self, record: &impl Serialize) {
+        match serde_json::to_string(record) {
+            Ok(text) => self.out.line(&text),
+            Err(error) => self.failure(&Failure::unexpected(format!("the result is no JSON: {error}"))),
         }
     }
 
