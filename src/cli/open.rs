@@ -75,10 +75,12 @@ pub async fn run(args: &OpenArgs, ui: &Ui, outside: &Outside) -> Result<ExitCode
     }
     let mut open = Vec::new();
     for door in wanted {
-        let taken = ports::take(door.wish).await.map_err(|failure| match door.is_page {
-            true => failure.next("or leave out `--port`: then a free one is taken"),
-            false => failure
-                .fact(format!("Tornjak's page asks for localhost:{} from inside the browser", door.destination.port)),
+        let taken = ports::take(door.wish).await.map_err(|failure| {
+            if door.is_page {
+                return failure.next("or leave out `--port`: then a free one is taken");
+            }
+            let port = door.destination.port;
+            failure.fact(format!("Tornjak's page asks for localhost:{port} from inside the browser"))
         })?;
         open.push(Open { door, taken });
     }

@@ -138,14 +138,14 @@ impl Cluster {
                 Ok(Event::Delete(pod)) => {
                     known.remove(&pod.name_any());
                 }
-                Err(error) => match refusal(&error) {
-                    Some(failure) => return failure.context(format!("the pods of {destination} cannot be watched")),
-                    // The pod may well be reachable still; only what is known of it grows old.
-                    None => {
-                        set(change, Link::Waiting(format!("the API server does not answer ({error})")));
-                        continue;
+                Err(error) => {
+                    if let Some(failure) = refusal(&error) {
+                        return failure.context(format!("the pods of {destination} cannot be watched"));
                     }
-                },
+                    // The pod may well be reachable still; only what is known of it grows old.
+                    set(change, Link::Waiting(format!("the API server does not answer ({error})")));
+                    continue;
+                }
             }
             let held = match &*change.borrow() {
                 Link::Through(pod) => Some(pod.clone()),

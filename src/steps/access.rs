@@ -153,13 +153,13 @@ pub async fn login(cluster: &Cluster, lab: &Lab, page: Page) -> Result<Option<Lo
 mod tests {
     use super::*;
 
-    fn lab(text: &str) -> Lab {
-        crate::config::parse("lab.toml", text, None, std::path::PathBuf::new()).unwrap()
+    fn lab() -> Lab {
+        crate::config::embedded().unwrap()
     }
 
     #[test]
     fn each_page_has_its_usual_port_and_tornjaks_back_end_no_other() {
-        let lab = lab("schema = 1\n");
+        let lab = lab();
         let wishes = |page| doors(&lab, page).unwrap().iter().map(|door| door.wish).collect::<Vec<_>>();
         assert_eq!(wishes(Page::Grafana), [Wish::Usual(8081)]);
         assert_eq!(wishes(Page::Prometheus), [Wish::Usual(9090)]);
@@ -168,7 +168,9 @@ mod tests {
 
     #[test]
     fn a_page_that_is_switched_off_is_said_so() {
-        let lab = lab("schema = 1\n[monitoring]\nenabled = false\n[spire]\ntornjak = false\n");
+        let mut lab = lab();
+        lab.monitoring = None;
+        lab.spire.tornjak = false;
         for page in [Page::Grafana, Page::Prometheus, Page::Tornjak] {
             let failure = doors(&lab, page).unwrap_err();
             assert!(failure.message.starts_with(&format!("this lab has no {}", page.name())), "{failure}");

@@ -89,8 +89,8 @@ async fn listen(port: u16) -> Result<(u16, Vec<TcpListener>), Error> {
 #[must_use]
 pub fn holder(port: u16) -> Option<String> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
-    let sockets = tables.into_iter().filter_map(|table| std::fs::read_to_string(table).ok());
-    let (inode, user) = sockets.filter_map(|table| listener(&table, port)).next()?;
+    let sockets = tables.map(|table| std::fs::read_to_string(table).unwrap_or_default());
+    let (inode, user) = sockets.into_iter().find_map(|table| listener(&table, port))?;
     Some(process_of(&inode).unwrap_or_else(|| {
         let mut words = format!("a program of user id {user}");
         if user == "0" {

@@ -13,6 +13,7 @@ mod hops;
 mod json;
 mod plain;
 mod plan;
+pub mod report;
 mod run;
 mod status;
 mod style;
@@ -25,6 +26,7 @@ mod testing;
 mod tests;
 mod tty;
 mod writer;
+mod xml;
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
@@ -33,7 +35,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use indicatif::ProgressDrawTarget;
 use serde::Serialize;
 
-use crate::engine::Sink;
+use crate::engine::{Event, Sink};
 use crate::error::Failure;
 use crate::observe::Status;
 use crate::plan::Plan;
@@ -43,6 +45,7 @@ use crate::spire::path::Outcome;
 pub use access::{Opened, PageRow, Pages};
 pub use terminal::{Format, Progress, Surroundings, Terminal, Wishes};
 
+use report::Reports;
 use style::Style;
 use writer::Writer;
 
@@ -63,6 +66,7 @@ pub struct Ui {
     out: Writer,
     err: Writer,
     input: Mutex<Box<dyn BufRead + Send>>,
+    reports: Reports,
 }
 
 impl Ui {
@@ -85,7 +89,20 @@ impl Ui {
         err: Box<dyn Write + Send>,
         input: Box<dyn BufRead + Send>,
     ) -> Self {
-        Ui { terminal, out: Writer::new(out), err: Writer::new(err), input: Mutex::new(input) }
+        let (out, err) = (Writer::new(out), Writer::new(err));
+        Ui { terminal, out, err, input: Mutex::new(input), reports: Reports::default() }
+    }
+
+    /// With reports of every run.
+    #[must_use]
+    pub fn with_reports(self, reports: Reports) -> Self {
+        Ui { reports, ..self }
+    }
+
+    /// The reports that are wanted of every run.
+    #[must_use]
+    pub fn reports(&self) -> &Reports {
+        &self.reports
     }
 
     /// The decisions that were made.
@@ -113,6 +130,19 @@ impl Ui {
             Progress::Live => {
                 Arc::new(tty::Live::new(self.err.clone(), ProgressDrawTarget::stderr(), terminal, style, journal))
             }
+        }
+    }
+
+    /// Shows a run that is over, as lines.
+    pub fn replay(&self, events: &[Event]) {
+        let renderer: Arc<dyn Sink> = if self.is_json() {
+            Arc::new(json::JsonLines(self.out.clone()))
+        } else {
+            let (terminal, style) = (self.terminal, self.out_style());
+            Arc::new(plain::Lines { out: self.out.clone(), terminal, style, journal: None, state: Mutex::default() })
+        };
+        for event in events {
+            renderer.take(event);
         }
     }
 

@@ -123,7 +123,7 @@ async fn serve(mut socket: Socket, store: &Store, key: &Key, port: u16) -> Resul
             },
             // The stream ends with the pod, in the middle of whatever it carries.
             _ = ticks.changed() => {
-                if store.is_shut() || !store.get(key).is_some_and(|pod| text(&pod, "/status/phase") == "Running") {
+                if store.is_shut() || store.get(key).is_none_or(|pod| text(&pod, "/status/phase") != "Running") {
                     return Ok(());
                 }
             }
