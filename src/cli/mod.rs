@@ -13,6 +13,7 @@ mod env;
 mod goal;
 mod init;
 mod logs;
+mod metrics;
 mod open;
 mod outside;
 mod plan;
@@ -187,6 +188,8 @@ enum Command {
     Logs(logs::LogsArgs),
     /// Forward a page of the lab to this machine, until Ctrl-C
     Open(open::OpenArgs),
+    /// Show whether Prometheus sees SPIRE, and the numbers that matter
+    Metrics(metrics::MetricsArgs),
     /// Show where each page of the lab is, and how one logs in
     Access,
     /// Look into past runs, or collect what somebody who helps needs to see
@@ -282,6 +285,7 @@ async fn on(command: &Command, global: &Global, ui: &Ui, line: &str, outside: &O
         Command::Env => Ok(env::run(ui, outside)),
         Command::Logs(args) => Box::pin(logs::run(args, ui, outside)).await,
         Command::Open(args) => Box::pin(open::run(args, ui, outside)).await,
+        Command::Metrics(args) => Box::pin(metrics::run(args, ui, outside)).await,
         Command::Access => Box::pin(access::run(ui, outside)).await,
         Command::Audit(args) => Box::pin(audit::run(args, ui, outside)).await,
         Command::Entries(args) => Box::pin(entries::run(args, global, ui, line, outside)).await,
@@ -334,6 +338,7 @@ fn goal_of(command: &Command) -> Option<Goal> {
         | Command::Logs(_)
         | Command::Open(_)
         | Command::Access
+        | Command::Metrics(_)
         | Command::Audit(_)
         | Command::Entries(_)
         | Command::Bundle(_)

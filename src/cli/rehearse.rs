@@ -166,6 +166,7 @@ fn precondition(command: &Command) -> Option<Before> {
         | Command::Logs(_)
         | Command::Open(_)
         | Command::Access
+        | Command::Metrics(_)
         | Command::Env
         | Command::Upgrade(_)
         | Command::Audit(_)

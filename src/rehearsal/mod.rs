@@ -47,6 +47,7 @@ mod pages;
 mod persist;
 mod pods;
 mod process;
+mod prometheus;
 mod release;
 mod runner;
 mod spire;

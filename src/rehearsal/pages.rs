@@ -7,6 +7,7 @@ use hyper::body::Bytes;
 use serde_json::{Value, json};
 
 use super::object::text;
+use super::prometheus;
 use super::store::Store;
 
 /// The answer to a request to `port` of `pod`.
@@ -18,6 +19,7 @@ pub fn answer(store: &Store, pod: &Value, port: u16, uri: &Uri) -> Response<Full
         }
         ("grafana", 3000, "/" | "/login") => return page(store, "Grafana", pod),
         ("prometheus", 9090, "/" | "/graph") => return page(store, "Prometheus", pod),
+        ("prometheus", 9090, path) if path.starts_with("/api/") => prometheus::answer(store, uri),
         ("tornjak-frontend", 3000, "/") => return page(store, "Tornjak", pod),
         ("server", 10000, "/") => (200, json!("Welcome to the Tornjak Backend!")),
         _ => {

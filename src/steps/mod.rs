@@ -22,6 +22,7 @@ pub mod inspect;
 pub mod live;
 mod malicious;
 pub mod manifests;
+pub mod metrics;
 pub mod monitoring;
 mod namespaces;
 pub mod probe;

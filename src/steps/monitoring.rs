@@ -100,7 +100,9 @@ impl Body for Monitors {
     async fn check(&self, cx: &StepContext) -> Result<Finding, Failure> {
         let cluster = reach::cluster(cx).await?;
         let wanted = manifests::monitors(&cx.session.lab)?;
-        Ok(found_by(cluster.difference(&wanted).await?, || format!("{} PodMonitors are as wanted", wanted.len())))
+        Ok(found_by(cluster.difference(&wanted).await?, || {
+            "the PodMonitors and the dashboard are as wanted".to_owned()
+        }))
     }
 
     async fn run(&self, cx: &StepContext, _found: &Finding) -> Result<(), Failure> {

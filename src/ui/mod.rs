@@ -11,6 +11,7 @@ mod explain;
 mod failure;
 mod hops;
 mod json;
+mod metrics;
 mod plain;
 mod plan;
 pub mod report;
@@ -41,6 +42,7 @@ use crate::observe::Status;
 use crate::plan::Plan;
 use crate::spire::audit::Audit;
 use crate::spire::path::Outcome;
+use crate::steps::metrics::Metrics;
 
 pub use access::{Opened, PageRow, Pages};
 pub use terminal::{Format, Progress, Surroundings, Terminal, Wishes};
@@ -203,6 +205,15 @@ impl Ui {
             self.document(pages);
         } else {
             self.out.write(&access::pages(pages, self.terminal.table_width));
+        }
+    }
+
+    /// What Prometheus knows, as the result of a command.
+    pub fn metrics(&self, metrics: &Metrics) {
+        if self.is_json() {
+            self.document(metrics);
+        } else {
+            self.out.write(&metrics::render(metrics, self.out_style(), self.terminal.table_width));
         }
     }
 

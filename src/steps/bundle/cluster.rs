@@ -64,7 +64,7 @@ async fn of_namespace(cluster: &Cluster, namespace: &str, bundle: &mut Bundle) {
             Vec::new()
         }
     };
-    bundle.add(place("pods.txt"), pods.iter().map(|pod| describe_pod(pod) + "\n").collect::<String>());
+    bundle.take(&place("pods.txt"), Ok(pods.iter().map(|pod| describe_pod(pod) + "\n").collect::<String>()));
     bundle.take(&place("pods.yaml"), documents(&pods));
     for (file, found) in [
         ("statefulsets.yaml", yaml(&namespaced::<StatefulSet>(cluster, namespace), "statefulsets").await),

@@ -46,6 +46,8 @@ impl Bundle {
     /// Adds what was found, or why nothing was.
     fn take(&mut self, name: &str, found: Result<String, Failure>) {
         match found {
+            // A namespace has few of the kinds that are looked for.
+            Ok(text) if text.is_empty() => {}
             Ok(text) => self.add(name, text),
             Err(failure) => self.missing.push(format!("{name}: {}", failure.message)),
         }
