@@ -28,6 +28,7 @@ pub mod files;
 pub mod kube;
 pub mod observe;
 pub mod plan;
+pub mod redact;
 pub mod rehearsal;
 pub mod session;
 pub mod spire;

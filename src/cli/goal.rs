@@ -98,12 +98,23 @@ pub(super) async fn carry_out(
     let (journal, run) = Journal::create(&session.paths.runs(), line, session.world.clock.now())?;
     let journal = Arc::new(journal);
     let renderer = ui.renderer(Some(journal.directory().to_owned()));
-    let sink = Arc::new(Tee(vec![Arc::clone(&journal) as Arc<dyn engine::Sink>, renderer]));
-    let code = execute(session, plan, next, run, line, sink, outside).await;
+    let mut sinks = vec![Arc::clone(&journal) as Arc<dyn engine::Sink>, renderer];
+    if ui.reports().is_wanted() {
+        sinks.push(Arc::new(ui.reports().clone()));
+    }
+    let code = execute(session, plan, next, run, line, Arc::new(Tee(sinks)), outside).await;
     if let Some(trouble) = journal.trouble() {
         ui.warning(&trouble);
     }
-    Ok(code)
+    match ui.reports().is_wanted().then(|| ui.reports().write()) {
+        Some(Err(failure)) if code == ExitCode::Ok => Err(failure),
+        // How the run ended matters more.
+        Some(Err(failure)) => {
+            ui.warning(&failure.message);
+            Ok(code)
+        }
+        _ => Ok(code),
+    }
 }
 
 /// Runs the plan and says how it ended.

@@ -1,15 +1,20 @@
 //! The command line: what can be asked for, and the one call that each command leads to.
 
+mod access;
 mod agents;
 mod audit;
 mod bundle;
 mod change;
+mod completions;
 mod contain;
+mod debug;
 mod entries;
 mod env;
 mod goal;
 mod init;
 mod logs;
+mod metrics;
+mod open;
 mod outside;
 mod plan;
 mod rehearse;
@@ -23,10 +28,11 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::error::{ExitCode, Failure};
 use crate::plan::Goal;
+use crate::ui::report::Reports;
 use crate::ui::{Format, Ui, Wishes};
 use outside::Outside;
 
@@ -73,6 +79,12 @@ struct Global {
     /// Run on the rehearsal world instead of the real one
     #[arg(long, global = true)]
     rehearse: bool,
+    /// Write a page about the run to this file: timeline, steps, commands, logs of failures
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, global = true)]
+    report: Option<PathBuf>,
+    /// Write the run to this file as JUnit's XML, a test per step
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, global = true)]
+    junit: Option<PathBuf>,
     /// Show the commands that are run; twice: also what they print
     #[arg(long, short, action = ArgAction::Count, global = true)]
     verbose: u8,
@@ -177,6 +189,21 @@ enum Command {
     Env,
     /// Show the log of a component
     Logs(logs::LogsArgs),
+    /// Forward a page of the lab to this machine, until Ctrl-C
+    Open(open::OpenArgs),
+    /// Show whether Prometheus sees SPIRE, and the numbers that matter
+    Metrics(metrics::MetricsArgs),
+    /// Show where each page of the lab is, and how one logs in
+    Access,
+    /// Look into past runs, or collect what somebody who helps needs to see
+    Debug {
+        #[command(subcommand)]
+        what: debug::DebugCommand,
+    },
+    /// Print the completions of a shell
+    Completions(completions::CompletionsArgs),
+    /// Print the manual page, or write one per command into a directory
+    Man(completions::ManArgs),
     /// Follow the Workload API and show each SVID: what runs inside the workload's pods
     #[command(hide = true)]
     Workload(workload::WorkloadArgs),
@@ -189,7 +216,11 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
-    let ui = Ui::standard(wishes(&cli.global));
+    let ui = ui(&cli.global);
+    if let Err(failure) = ui.reports().prove() {
+        ui.failure(&failure);
+        return failure.kind.exit_code();
+    }
     let line = args.iter().skip(1).map(|arg| arg.to_string_lossy()).collect::<Vec<_>>().join(" ");
     let code = match outside::block_on(&cli, dispatch(&cli, &ui, &line)) {
         Ok(Ok(code)) => code,
@@ -198,6 +229,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             failure.kind.exit_code()
         }
     };
+    if ui.reports().is_wanted() && !ui.reports().is_written() && code == ExitCode::Ok {
+        ui.warning("nothing is reported: this command carried out no plan");
+    }
     match ui.finish() {
         Ok(()) => code,
         Err(failure) => {
@@ -205,6 +239,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             failure.kind.exit_code()
         }
     }
+}
+
+fn ui(global: &Global) -> Ui {
+    Ui::standard(wishes(global)).with_reports(Reports::to(global.report.clone(), global.junit.clone()))
 }
 
 fn wishes(global: &Global) -> Wishes {
@@ -229,6 +267,8 @@ async fn dispatch(cli: &Cli, ui: &Ui, line: &str) -> Result<ExitCode, Failure> {
         Command::Rehearse(args) => rehearse::run(args, &cli.global, ui, line).await,
         Command::Init(args) => init::run(args, ui),
         Command::Workload(args) => workload::run(args).await,
+        Command::Completions(args) => Ok(completions::run(args, ui)),
+        Command::Man(args) => completions::man(args, ui),
         Command::Upgrade(args) if args.state.is_some() => upgrade::judge_file(args, ui),
         command if cli.global.rehearse => {
             rehearse::command(command, &cli.global, ui, line, &rehearse::RehearseArgs::default()).await
@@ -247,17 +287,21 @@ async fn on(command: &Command, global: &Global, ui: &Ui, line: &str, outside: &O
         Command::Status => Box::pin(status::run(ui, outside)).await,
         Command::Env => Ok(env::run(ui, outside)),
         Command::Logs(args) => Box::pin(logs::run(args, ui, outside)).await,
+        Command::Open(args) => Box::pin(open::run(args, ui, outside)).await,
+        Command::Metrics(args) => Box::pin(metrics::run(args, ui, outside)).await,
+        Command::Access => Box::pin(access::run(ui, outside)).await,
         Command::Audit(args) => Box::pin(audit::run(args, ui, outside)).await,
         Command::Entries(args) => Box::pin(entries::run(args, global, ui, line, outside)).await,
         Command::Bundle(args) => Box::pin(bundle::run(args, ui, outside)).await,
         Command::Agents(args) => Box::pin(agents::run(args, global, ui, line, outside)).await,
         Command::Contain(args) => Box::pin(contain::run(args, global, ui, line, outside)).await,
         Command::Rotate(args) => Box::pin(rotate::run(args, global, ui, line, outside)).await,
+        Command::Debug { what } => Box::pin(debug::run(what, ui, outside)).await,
         Command::ClusterUp { adopt: true } => Box::pin(goal::adopt(global, ui, line, outside)).await,
         Command::BuildLoadImage { dir: Some(dir) } => Box::pin(goal::build_from(dir, global, ui, line, outside)).await,
         Command::Upgrade(args) if args.state.is_some() => upgrade::judge_file(args, ui),
         Command::Upgrade(args) => Box::pin(change::run(args, global, ui, line, outside)).await,
-        Command::Init(_) | Command::Rehearse(_) | Command::Workload(_) => {
+        Command::Init(_) | Command::Rehearse(_) | Command::Workload(_) | Command::Completions(_) | Command::Man(_) => {
             Err(Failure::usage("this command is not about a lab, and cannot be rehearsed"))
         }
         other => match goal_of(other) {
@@ -296,6 +340,9 @@ fn goal_of(command: &Command) -> Option<Goal> {
         | Command::Rehearse(_)
         | Command::Env
         | Command::Logs(_)
+        | Command::Open(_)
+        | Command::Access
+        | Command::Metrics(_)
         | Command::Audit(_)
         | Command::Entries(_)
         | Command::Bundle(_)
@@ -303,6 +350,9 @@ fn goal_of(command: &Command) -> Option<Goal> {
         | Command::Contain(_)
         | Command::Upgrade(_)
         | Command::Rotate(_)
+        | Command::Debug { .. }
+        | Command::Completions(_)
+        | Command::Man(_)
         | Command::Workload(_) => return None,
     })
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::{Args, Parser};
 
 use crate::cli::outside::{self, Outside};
-use crate::cli::{Cli, Command, Global, OutputFormat, goal, goal_of, on};
+use crate::cli::{Cli, Command, Global, OutputFormat, debug, goal, goal_of, on};
 use crate::config::ChartRef;
 use crate::engine::{Event, Sink};
 use crate::error::{ExitCode, Failure, io_failure};
@@ -61,10 +61,13 @@ pub async fn run(args: &RehearseArgs, global: &Global, ui: &Ui, line: &str) -> R
         from: from.or_else(|| args.from.clone()),
         command: Vec::new(),
     };
-    if inner.global.output == OutputFormat::Text && inner.global.verbose == 0 && !inner.global.explain {
+    let inner_reports = inner.global.report.is_some() || inner.global.junit.is_some();
+    if inner.global.output == OutputFormat::Text && inner.global.verbose == 0 && !inner.global.explain && !inner_reports
+    {
         return command(&inner.command, &global, ui, line, args).await;
     }
-    let ui = Ui::standard(super::wishes(&global));
+    let ui = super::ui(&global);
+    ui.reports().prove()?;
     let code = command(&inner.command, &global, &ui, line, args).await;
     // The caller finishes its own only; what could not be written here would count as shown.
     ui.finish().and(code)
@@ -99,6 +102,8 @@ fn joined(outer: &Global, inner: &Global) -> Global {
         timeout: inner.timeout.or(outer.timeout),
         rehearse: true,
         verbose: outer.verbose.max(inner.verbose),
+        report: inner.report.clone().or_else(|| outer.report.clone()),
+        junit: inner.junit.clone().or_else(|| outer.junit.clone()),
     }
 }
 
@@ -121,6 +126,11 @@ pub async fn command(
         _ => {}
     }
     stage.inject(&args.faults)?;
+    if matches!(command, Command::Open(_)) {
+        ui.note("rehearsal: the ports are this machine's own; behind them answers a small page inside this process");
+        // Whoever looks at a page is no part of the world, and lives in real time.
+        tokio::time::resume();
+    }
     let code = on(command, global, ui, line, &stage.outside).await;
     stage.keep()?;
     code
@@ -151,8 +161,12 @@ async fn story(args: &RehearseArgs, global: &Global, ui: &Ui) -> Result<ExitCode
 /// What must be so before the command makes sense.
 fn precondition(command: &Command) -> Option<Before> {
     match command {
+        Command::Debug { what } => debug::needs_lab(what).then_some(Before::Up),
         Command::Status
         | Command::Logs(_)
+        | Command::Open(_)
+        | Command::Access
+        | Command::Metrics(_)
         | Command::Env
         | Command::Upgrade(_)
         | Command::Rotate(_)

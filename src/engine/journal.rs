@@ -95,14 +95,35 @@ impl Sink for Journal {
     }
 }
 
+/// A journal as far as it can be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reading {
+    /// What is whole.
+    pub events: Vec<Event>,
+    /// Each line that is no event, in words.
+    pub damage: Vec<String>,
+}
+
 /// Reads the journal at `path` (a run's directory, or its `events.jsonl`). A torn last line is left out.
 ///
 /// # Errors
 /// The file cannot be read, a line other than the last one is not an event, or a newer `coastal` wrote it.
 pub fn read(path: &Path) -> Result<Vec<Event>, Failure> {
+    let Reading { events, damage } = read_through(path)?;
+    match damage.into_iter().next() {
+        None => Ok(events),
+        Some(first) => Err(Failure::prerequisite(first).next("`coastal debug replay RUN` shows what is left of it")),
+    }
+}
+
+/// As [`read`], past lines that are no events: for whoever wants to see what is left.
+///
+/// # Errors
+/// The file cannot be read, or a newer `coastal` wrote it.
+pub fn read_through(path: &Path) -> Result<Reading, Failure> {
     let path = if path.is_dir() { path.join(EVENTS) } else { path.to_owned() };
     let text = fs::read(&path).map_err(|error| io_failure("read the journal", &path, &error))?;
-    let mut events = Vec::new();
+    let (mut events, mut damage) = (Vec::new(), Vec::new());
     for (number, line) in text.split_inclusive(|byte| *byte == b'\n').enumerate() {
         match serde_json::from_slice::<Event>(line) {
             Ok(event) => {
@@ -119,15 +140,11 @@ pub fn read(path: &Path) -> Result<Vec<Event>, Failure> {
             }
             Err(_) if !line.ends_with(b"\n") => break,
             Err(error) => {
-                return Err(Failure::prerequisite(format!(
-                    "line {} of `{}` is not an event: {error}",
-                    number + 1,
-                    path.display()
-                )));
+                damage.push(format!("line {} of `{}` is not an event: {error}", number + 1, path.display()));
             }
         }
     }
-    Ok(events)
+    Ok(Reading { events, damage })
 }
 
 /// The ids of the runs below `runs`, oldest first. None if the directory is not there.

@@ -11,7 +11,7 @@ use crate::assets::{self, Asset};
 use crate::config::{Lab, MaliciousSpec, PullPolicy};
 use crate::error::{Failure, io_failure};
 use crate::kube::{label, parse};
-use crate::spire::names;
+use crate::spire::{metrics, names};
 
 /// The container of the workload's pods that holds the SVID.
 pub const WORKLOAD_CONTAINER: &str = "workload";
@@ -59,7 +59,8 @@ pub fn database(lab: &Lab) -> Result<Vec<DynamicObject>, Failure> {
     Ok(objects.labelled(lab))
 }
 
-/// SPIRE's PodMonitors. The chart's own (0.13.0) name an unknown field and select nothing.
+/// SPIRE's PodMonitors, and its dashboard for Grafana. The chart's own monitors (0.13.0) name an unknown field and select
+/// nothing.
 ///
 /// # Errors
 /// See [`namespaces`].
@@ -74,6 +75,19 @@ pub fn monitors(lab: &Lab) -> Result<Vec<DynamicObject>, Failure> {
         };
         object.metadata.name = Some(name);
         object.metadata.namespace = Some(namespace.clone());
+    }
+    if let Some(monitoring) = &lab.monitoring {
+        let dashboard = json!({
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {
+                "name": metrics::DASHBOARD,
+                "namespace": monitoring.namespace,
+                "labels": {metrics::DASHBOARD_LABEL: "1"},
+            },
+            "data": {"coastal-spire.json": metrics::dashboard(lab).to_string()},
+        });
+        objects.0.push(serde_json::from_value(dashboard).map_err(|error| Failure::unexpected(error.to_string()))?);
     }
     Ok(objects.labelled(lab))
 }
@@ -269,6 +283,7 @@ mod tests {
                 "StatefulSet servers/spire-db",
                 "PodMonitor servers/harbour-server",
                 "PodMonitor system/harbour-agent",
+                "ConfigMap default/coastal-spire-dashboard",
                 "ServiceAccount sea/ship",
                 "Deployment sea/ship",
                 "ServiceAccount sea/ship",

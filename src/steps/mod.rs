@@ -3,8 +3,10 @@
 //! Steps use the adapters of [`crate::tools`] and the cluster of [`crate::kube`] through a
 //! [`StepContext`](crate::engine::StepContext); they print nothing and do not know which world they are in.
 
+pub mod access;
 mod addons;
 pub mod adopt;
+pub mod bundle;
 mod capacity;
 pub mod chart_files;
 mod cluster;
@@ -20,7 +22,8 @@ pub mod inspect;
 pub mod live;
 mod malicious;
 pub mod manifests;
-mod monitoring;
+pub mod metrics;
+pub mod monitoring;
 mod namespaces;
 pub mod planes;
 pub mod probe;

@@ -35,11 +35,21 @@ fn wanted(cx: &StepContext) -> Result<Wanted<'_>, Failure> {
     })
 }
 
+/// The chart cuts `RELEASE-kube-prometheus-stack` to 26 characters.
+fn full_name(spec: &MonitoringSpec) -> String {
+    let full: String = format!("{}-kube-prometheus-stack", spec.release).chars().take(26).collect();
+    full.trim_end_matches('-').to_owned()
+}
+
+/// Selects the pods of this release's Prometheus, and of no other that the operator made.
+#[must_use]
+pub fn prometheus_selector(spec: &MonitoringSpec) -> String {
+    format!("app.kubernetes.io/name=prometheus,prometheus={}-prometheus", full_name(spec))
+}
+
 /// What must serve: Prometheus itself (its readiness probe asks it), the operator that makes it, and Grafana.
 fn rollouts(spec: &MonitoringSpec) -> Vec<(Rollout, String)> {
-    // The chart cuts `RELEASE-kube-prometheus-stack` to 26 characters.
-    let full: String = format!("{}-kube-prometheus-stack", spec.release).chars().take(26).collect();
-    let full = full.trim_end_matches('-');
+    let full = full_name(spec);
     vec![
         (Rollout::Deployment, format!("{full}-operator")),
         (Rollout::Deployment, format!("{}-grafana", spec.release)),
@@ -90,7 +100,9 @@ impl Body for Monitors {
     async fn check(&self, cx: &StepContext) -> Result<Finding, Failure> {
         let cluster = reach::cluster(cx).await?;
         let wanted = manifests::monitors(&cx.session.lab)?;
-        Ok(found_by(cluster.difference(&wanted).await?, || format!("{} PodMonitors are as wanted", wanted.len())))
+        Ok(found_by(cluster.difference(&wanted).await?, || {
+            "the PodMonitors and the dashboard are as wanted".to_owned()
+        }))
     }
 
     async fn run(&self, cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
@@ -156,8 +168,7 @@ impl Body for Uninstall {
         let selector = format!("release={}", spec.release);
         cluster.pods_gone(&spec.namespace, &selector, &patience).await?;
         // What the webhook's job and the operator made, helm does not know.
-        let full: String = format!("{}-kube-prometheus-stack", spec.release).chars().take(26).collect();
-        let full = full.trim_end_matches('-');
+        let full = full_name(spec);
         let admission = format!("{full}-admission");
         cluster
             .delete_named::<Secret>(

@@ -2,6 +2,7 @@
 //! [`kubectl`], [`docker`]) turn intentions into argv and output into data, and are the same in both worlds.
 
 pub mod advice;
+pub mod browser;
 pub mod command;
 pub mod docker;
 pub mod fetch;
@@ -9,6 +10,7 @@ pub mod helm;
 pub mod kind;
 pub mod kubectl;
 pub mod machine;
+pub mod ports;
 pub mod process;
 pub mod versions;
 

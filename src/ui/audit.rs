@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::style::{Style, count, tame};
 use super::table;
+use super::xml::escaped;
 use crate::spire::audit::{Audit, Finding, Level, Rule};
 
 /// The findings as a table, what stands behind each, and the sum.
@@ -137,23 +138,6 @@ pub(super) fn junit(audit: &Audit, strict: bool) -> String {
 
 fn of(audit: &Audit, rule: Rule) -> impl Iterator<Item = &Finding> {
     audit.findings.iter().filter(move |finding| finding.rule == rule)
-}
-
-/// As XML 1.0 takes it: without the characters that it cannot hold at all.
-fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\t' | '\n' => out.push(c),
-            c if c < ' ' || matches!(c, '\u{fffe}' | '\u{ffff}') => out.push('\u{fffd}'),
-            c => out.push(c),
-        }
-    }
-    out
 }
 
 #[cfg(test)]

@@ -4,14 +4,17 @@
 //! JSON and nothing else. What is said during a run is made of its events by one of three renderers (live lines, plain
 //! lines, JSON lines); nothing here knows tools or clusters. No text needs colour to be understood.
 
+mod access;
 mod audit;
 mod continuity;
 mod explain;
 mod failure;
 mod hops;
 mod json;
+mod metrics;
 mod plain;
 mod plan;
+pub mod report;
 mod run;
 mod status;
 mod style;
@@ -24,6 +27,7 @@ mod testing;
 mod tests;
 mod tty;
 mod writer;
+mod xml;
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
@@ -32,15 +36,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use indicatif::ProgressDrawTarget;
 use serde::Serialize;
 
-use crate::engine::Sink;
+use crate::engine::{Event, Sink};
 use crate::error::Failure;
 use crate::observe::Status;
 use crate::plan::Plan;
 use crate::spire::audit::Audit;
 use crate::spire::path::Outcome;
+use crate::steps::metrics::Metrics;
 
+pub use access::{Opened, PageRow, Pages};
 pub use terminal::{Format, Progress, Surroundings, Terminal, Wishes};
 
+use report::Reports;
 use style::Style;
 use writer::Writer;
 
@@ -61,6 +68,7 @@ pub struct Ui {
     out: Writer,
     err: Writer,
     input: Mutex<Box<dyn BufRead + Send>>,
+    reports: Reports,
 }
 
 impl Ui {
@@ -83,7 +91,20 @@ impl Ui {
         err: Box<dyn Write + Send>,
         input: Box<dyn BufRead + Send>,
     ) -> Self {
-        Ui { terminal, out: Writer::new(out), err: Writer::new(err), input: Mutex::new(input) }
+        let (out, err) = (Writer::new(out), Writer::new(err));
+        Ui { terminal, out, err, input: Mutex::new(input), reports: Reports::default() }
+    }
+
+    /// With reports of every run.
+    #[must_use]
+    pub fn with_reports(self, reports: Reports) -> Self {
+        Ui { reports, ..self }
+    }
+
+    /// The reports that are wanted of every run.
+    #[must_use]
+    pub fn reports(&self) -> &Reports {
+        &self.reports
     }
 
     /// The decisions that were made.
@@ -111,6 +132,19 @@ impl Ui {
             Progress::Live => {
                 Arc::new(tty::Live::new(self.err.clone(), ProgressDrawTarget::stderr(), terminal, style, journal))
             }
+        }
+    }
+
+    /// Shows a run that is over, as lines.
+    pub fn replay(&self, events: &[Event]) {
+        let renderer: Arc<dyn Sink> = if self.is_json() {
+            Arc::new(json::JsonLines(self.out.clone()))
+        } else {
+            let (terminal, style) = (self.terminal, self.out_style());
+            Arc::new(plain::Lines { out: self.out.clone(), terminal, style, journal: None, state: Mutex::default() })
+        };
+        for event in events {
+            renderer.take(event);
         }
     }
 
@@ -153,6 +187,41 @@ impl Ui {
                 _ => "coastal up",
             };
             self.next(&[next.to_owned()]);
+        }
+    }
+
+    /// Where a page was opened, as a result of a command that goes on.
+    pub fn opened(&self, opened: &Opened) {
+        if self.is_json() {
+            self.record(opened);
+        } else {
+            self.out.write(&access::opened(opened));
+        }
+    }
+
+    /// Where every page is, as the result of a command.
+    pub fn pages(&self, pages: &Pages) {
+        if self.is_json() {
+            self.document(pages);
+        } else {
+            self.out.write(&access::pages(pages, self.terminal.table_width));
+        }
+    }
+
+    /// What Prometheus knows, as the result of a command.
+    pub fn metrics(&self, metrics: &Metrics) {
+        if self.is_json() {
+            self.document(metrics);
+        } else {
+            self.out.write(&metrics::render(metrics, self.out_style(), self.terminal.table_width));
+        }
+    }
+
+    /// One line of JSON, as a result of a command that goes on.
+    pub fn record(&self, record: &impl Serialize) {
+        match serde_json::to_string(record) {
+            Ok(text) => self.out.line(&text),
+            Err(error) => self.failure(&Failure::unexpected(format!("the result is no JSON: {error}"))),
         }
     }
 

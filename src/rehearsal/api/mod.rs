@@ -3,6 +3,7 @@
 
 pub mod admission;
 pub mod defaults;
+mod forward;
 pub mod kinds;
 pub mod merge;
 pub mod read;

@@ -12,6 +12,7 @@ use kube::core::Status;
 use serde_json::{Value, json};
 use tokio::time::Duration;
 
+use super::forward;
 use super::kinds::{self, Served};
 use super::read::{self, LogOptions, Scope, WatchOptions};
 use super::select::Selection;
@@ -68,6 +69,9 @@ struct Call {
 
 /// Answers one request.
 pub async fn answer(store: Store, request: Request<Incoming>) -> Response<Body> {
+    if let Some((pod, ports)) = forward::wanted(&request) {
+        return forward::answer(&store, &pod, &ports, request).unwrap_or_else(|refusal| refused(&refusal));
+    }
     let (head, body) = request.into_parts();
     let header = |name| head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
     let query = form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes()).into_owned().collect();
@@ -79,16 +83,19 @@ pub async fn answer(store: Store, request: Request<Incoming>) -> Response<Body> 
         content_type: header(header::CONTENT_TYPE),
         body: body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default(),
     };
-    call.answer(&store).unwrap_or_else(|refusal| {
-        let code = StatusCode::from_u16(refusal.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        match status::page(&refusal) {
-            Some(text) => respond(code, "text/plain; charset=utf-8", whole(text)),
-            None => json_response(code, &status::body(&refusal)),
-        }
-    })
+    call.answer(&store).unwrap_or_else(|refusal| refused(&refusal))
 }
 
-fn whole(text: String) -> Body {
+fn refused(refusal: &Status) -> Response<Body> {
+    let code = StatusCode::from_u16(refusal.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    match status::page(refusal) {
+        Some(text) => respond(code, "text/plain; charset=utf-8", whole(text)),
+        None => json_response(code, &status::body(refusal)),
+    }
+}
+
+/// A body that is known.
+pub(super) fn whole(text: String) -> Body {
     Full::from(text).map_err(|never| match never {}).boxed_unsync()
 }
 
