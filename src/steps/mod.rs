@@ -5,7 +5,7 @@
 
 mod addons;
 pub mod adopt;
-mod capacity;
+pub mod capacity;
 pub mod chart_files;
 mod cluster;
 pub mod components;
