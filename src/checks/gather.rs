@@ -58,7 +58,7 @@ pub async fn gather(session: &Arc<Session>, host_only: bool, cancel: &Cancellati
         }
     };
     let ((tools, docker, files, host), evidence) = tokio::join!(host, Box::pin(inside));
-    Evidence { tools, docker, files, host, ..evidence }
+    Evidence { tools, docker, host, files, ..evidence }
 }
 
 async fn presence(cx: &StepContext) -> (Known<There>, Option<Cluster>) {

@@ -30,9 +30,12 @@ pub enum Expect {
     Skips,
 }
 
+/// A change to a healthy lab, and how the check then ends.
+pub type Row<'a> = (&'a dyn Fn(&mut Evidence), Expect);
+
 /// A healthy lab passes; each row's change to it ends as the row says. One row fails at least.
 #[track_caller]
-pub fn cases(check: &Check, rows: &[(&dyn Fn(&mut Evidence), Expect)]) {
+pub fn cases(check: &Check, rows: &[Row<'_>]) {
     let healthy = (check.judge)(&healthy());
     let passes = matches!(healthy, Ok(Verdict::Passed(_)));
     let passing_row = rows.iter().any(|(_, expect)| matches!(expect, Expect::Passes));
@@ -121,13 +124,58 @@ pub fn find(evidence: &mut Evidence, rule: Rule, subject: &str) {
     });
 }
 
+fn begin() -> Timestamp {
+    Timestamp::constant(1_770_000_000, 0)
+}
+
+fn later(seconds: i64) -> Timestamp {
+    begin().checked_add(SignedDuration::from_secs(seconds)).unwrap()
+}
+
+fn version(text: &str) -> semver::Version {
+    text.parse().unwrap()
+}
+
+fn server(n: usize) -> String {
+    format!("spire-server-{n}")
+}
+
 /// A lab in which everything is as it should be.
 pub fn healthy() -> Evidence {
-    let lab = embedded().unwrap();
-    let now = Timestamp::constant(1_770_000_000, 0);
-    let later = |seconds: i64| now.checked_add(SignedDuration::from_secs(seconds)).unwrap();
-    let version = |text: &str| text.parse::<semver::Version>().unwrap();
-    let server = |n: usize| format!("spire-server-{n}");
+    let tools = [(Tool::Docker, "28.0.4"), (Tool::Kind, "0.27.0"), (Tool::Helm, "3.17.2"), (Tool::Kubectl, "1.32.3")];
+    let steps = [StepId::Tools, StepId::Database, StepId::Tornjak, StepId::Monitors, StepId::Workload];
+    let release = |name: &str, chart: &str| Release {
+        name: name.into(),
+        namespace: "default".into(),
+        revision: 1,
+        status: ReleaseStatus::Deployed,
+        chart: chart.into(),
+        app_version: String::new(),
+        updated: Some(later(-600)),
+    };
+    let mut evidence = Evidence {
+        tools: tools.into_iter().map(|(tool, text)| (tool, Ok(version(text)))).collect::<BTreeMap<_, _>>(),
+        docker: Ok(docker::Info { cpus: 4, memory: 16 << 30, cgroup_version: "2".into() }),
+        host: HostFacts {
+            memory_available: Some(8 << 30),
+            disk_free: Some(50 << 30),
+            ports_taken: Vec::new(),
+            inotify_watches: Some(524_288),
+            inotify_instances: Some(512),
+        },
+        files: Files { modes: vec![("/state".into(), 0o700, 0o700)] },
+        releases: Ok(vec![release("spire", "spire-0.13.0"), release("prometheus", "kube-prometheus-stack-70.4.1")]),
+        values: Ok(Some(ReleaseValues { unread: Some(Ok(Vec::new())), passwords: Vec::new() })),
+        drift: Ok(steps.map(|step| (step, Finding::Satisfied("as wanted".into()))).into()),
+        leftovers: Ok(Vec::new()),
+        ..Evidence::without_cluster(embedded().unwrap(), begin(), Ok(There::Running), "")
+    };
+    kubernetes(&mut evidence);
+    spire(&mut evidence);
+    evidence
+}
+
+fn kubernetes(evidence: &mut Evidence) {
     let labels = |name: &str| json!({"app.kubernetes.io/name": name, "controller-revision-hash": "spire-server-new"});
     let mut pods: Vec<Pod> = (0..3).map(|n| pod("spire-server", &server(n), &labels("server"))).collect();
     pods.push(pod("spire-system", "spire-agent-x", &labels("agent")));
@@ -141,6 +189,36 @@ pub fn healthy() -> Evidence {
             "status": {"desiredNumberScheduled": 1, "numberReady": 1, "currentNumberScheduled": 1, "numberMisscheduled": 0},
         }))
     };
+    let webhook = json!({
+        "name": "vclusterspiffeid.kb.io", "admissionReviewVersions": ["v1"], "sideEffects": "None", "failurePolicy": "Fail",
+        "clientConfig": {"service": {"name": "spire-controller-manager-webhook", "namespace": "spire-server"}},
+    });
+    evidence.nodes = Ok(vec![node("worker", "v1.32.3", &["Ready"])]);
+    evidence.pods = Ok(pods);
+    evidence.services = Ok(vec![object(json!({
+        "metadata": {"namespace": "spire-server", "name": "spire-controller-manager-webhook"},
+        "spec": {"selector": {"app.kubernetes.io/name": "server"}},
+    }))]);
+    evidence.claims = Ok(vec![object(json!({
+        "metadata": {"namespace": "spire-server", "name": "data-spire-db-0"}, "status": {"phase": "Bound"},
+    }))]);
+    evidence.namespaces = Ok(vec![namespace("spire-server", "restricted"), namespace("spire-system", "privileged")]);
+    evidence.storage_classes = Ok(vec![object(json!({
+        "metadata": {"name": "standard", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
+        "provisioner": "rancher.io/local-path",
+    }))]);
+    evidence.csi_drivers = Ok(vec![object(json!({"metadata": {"name": "csi.spiffe.io"}, "spec": {}}))]);
+    evidence.webhooks = Ok(vec![object(json!({
+        "metadata": {"name": "spire-controller-manager-webhook"}, "webhooks": [webhook],
+    }))]);
+    evidence.server_set = Ok(Some(object(json!({
+        "metadata": {"name": "spire-server"}, "spec": {"selector": {}, "serviceName": "", "template": {}},
+        "status": {"replicas": 3, "updateRevision": "spire-server-new"},
+    }))));
+    evidence.daemon_sets = Ok(vec![set("spire-agent"), set("spire-spiffe-csi-driver")]);
+}
+
+fn spire(evidence: &mut Evidence) {
     let update = || Update {
         schema: 1,
         sequence: 1,
@@ -156,15 +234,6 @@ pub fn healthy() -> Evidence {
         bundle_key_ids: Vec::new(),
         authorities: 1,
         verified: None,
-    };
-    let release = |name: &str, chart: &str| Release {
-        name: name.into(),
-        namespace: "default".into(),
-        revision: 1,
-        status: ReleaseStatus::Deployed,
-        chart: chart.into(),
-        app_version: String::new(),
-        updated: Some(later(-600)),
     };
     let monitor = |namespace: &str, what: &str| {
         (namespace.to_owned(), json!({"selector": {"matchLabels": {"app.kubernetes.io/name": what}}}))
@@ -184,77 +253,31 @@ pub fn healthy() -> Evidence {
     };
     let audit = Audit {
         schema: 1,
-        at: now,
+        at: begin(),
         trust_domain: "coastal-containers.example".into(),
         seen: Seen { entries: 5, pods: 9, agents: 1, authorities: 1 },
         findings: Vec::new(),
         unknown: Vec::new(),
     };
-    let webhook = json!({
-        "name": "vclusterspiffeid.kb.io", "admissionReviewVersions": ["v1"], "sideEffects": "None", "failurePolicy": "Fail",
-        "clientConfig": {"service": {"name": "spire-controller-manager-webhook", "namespace": "spire-server"}},
+    let audited = Audited { audit, agents: vec![object(agent)], authorities: vec![authority], holders_known: true };
+    evidence.live = Ok(Live {
+        servers: (0..3).map(|n| (server(n), Some(version("1.7.2")))).collect(),
+        agents: vec![("spire-agent-x".into(), Some(version("1.7.2")))],
+        server_template: Some(version("1.7.2")),
+        agent_template: Some(version("1.7.2")),
+        chart: Some(version("0.13.0")),
     });
-    let tools = [(Tool::Docker, "28.0.4"), (Tool::Kind, "0.27.0"), (Tool::Helm, "3.17.2"), (Tool::Kubectl, "1.32.3")];
-    let steps = [StepId::Tools, StepId::Database, StepId::Tornjak, StepId::Monitors, StepId::Workload];
-    let conf = json!({
+    evidence.row = Ok((crate::spire::releases::schema(&version("1.7.2")).unwrap().latest, "1.7.2".into()));
+    evidence.audited = Ok(audited);
+    evidence.bundle_maps =
+        Ok(vec![BundleMap { namespace: "spire-system".into(), x509: BTreeSet::from(["ab01".into()]) }]);
+    evidence.svids = Ok((0..5).map(|n| Svid { pod: format!("workload-{n}"), update: Some(update()) }).collect());
+    evidence.spiffe_ids =
+        Ok(vec![json!({"metadata": {"name": "default"}, "spec": {}, "status": {"stats": {"entryFailures": 0}}})]);
+    evidence.server_conf = Ok(json!({
         "server": {},
         "plugins": {"DataStore": [{"sql": {"plugin_data": {"connection_string": "password=${DBPW} host=spire-db"}}}]},
-    });
-    Evidence {
-        tools: tools.into_iter().map(|(tool, text)| (tool, Ok(version(text)))).collect::<BTreeMap<_, _>>(),
-        docker: Ok(docker::Info { cpus: 4, memory: 16 << 30, cgroup_version: "2".into() }),
-        host: HostFacts {
-            memory_available: Some(8 << 30),
-            disk_free: Some(50 << 30),
-            ports_taken: Vec::new(),
-            inotify_watches: Some(524_288),
-            inotify_instances: Some(512),
-        },
-        files: Files { modes: vec![("/state".into(), 0o700, 0o700)] },
-        nodes: Ok(vec![node("worker", "v1.32.3", &["Ready"])]),
-        pods: Ok(pods),
-        services: Ok(vec![object(json!({
-            "metadata": {"namespace": "spire-server", "name": "spire-controller-manager-webhook"},
-            "spec": {"selector": {"app.kubernetes.io/name": "server"}},
-        }))]),
-        claims: Ok(vec![object(json!({
-            "metadata": {"namespace": "spire-server", "name": "data-spire-db-0"}, "status": {"phase": "Bound"},
-        }))]),
-        namespaces: Ok(vec![namespace("spire-server", "restricted"), namespace("spire-system", "privileged")]),
-        storage_classes: Ok(vec![object(json!({
-            "metadata": {"name": "standard", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
-            "provisioner": "rancher.io/local-path",
-        }))]),
-        csi_drivers: Ok(vec![object(json!({"metadata": {"name": "csi.spiffe.io"}, "spec": {}}))]),
-        webhooks: Ok(vec![object(json!({
-            "metadata": {"name": "spire-controller-manager-webhook"}, "webhooks": [webhook],
-        }))]),
-        server_set: Ok(Some(object(json!({
-            "metadata": {"name": "spire-server"}, "spec": {"selector": {}, "serviceName": "", "template": {}},
-            "status": {"replicas": 3, "updateRevision": "spire-server-new"},
-        })))),
-        daemon_sets: Ok(vec![set("spire-agent"), set("spire-spiffe-csi-driver")]),
-        releases: Ok(vec![release("spire", "spire-0.13.0"), release("prometheus", "kube-prometheus-stack-70.4.1")]),
-        values: Ok(Some(ReleaseValues { unread: Some(Ok(Vec::new())), passwords: Vec::new() })),
-        drift: Ok(steps.map(|step| (step, Finding::Satisfied("as wanted".into()))).into()),
-        live: Ok(Live {
-            servers: (0..3).map(|n| (server(n), Some(version("1.7.2")))).collect(),
-            agents: vec![("spire-agent-x".into(), Some(version("1.7.2")))],
-            server_template: Some(version("1.7.2")),
-            agent_template: Some(version("1.7.2")),
-            chart: Some(version("0.13.0")),
-        }),
-        row: Ok((crate::spire::releases::schema(&version("1.7.2")).unwrap().latest, "1.7.2".into())),
-        audited: Ok(Audited { audit, agents: vec![object(agent)], authorities: vec![authority], holders_known: true }),
-        bundle_maps: Ok(vec![BundleMap { namespace: "spire-system".into(), x509: BTreeSet::from(["ab01".into()]) }]),
-        svids: Ok((0..5).map(|n| Svid { pod: format!("workload-{n}"), update: Some(update()) }).collect()),
-        spiffe_ids: Ok(vec![
-            json!({"metadata": {"name": "default"}, "spec": {}, "status": {"stats": {"entryFailures": 0}}}),
-        ]),
-        server_conf: Ok(conf),
-        manager_conf: Ok(json!({})),
-        monitors: Ok(vec![monitor("spire-server", "server"), monitor("spire-system", "agent")]),
-        leftovers: Ok(Vec::new()),
-        ..Evidence::without_cluster(lab, now, Ok(There::Running), "")
-    }
+    }));
+    evidence.manager_conf = Ok(json!({}));
+    evidence.monitors = Ok(vec![monitor("spire-server", "server"), monitor("spire-system", "agent")]);
 }

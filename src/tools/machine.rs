@@ -45,6 +45,7 @@ fn available(meminfo: &str) -> Option<u64> {
 
 fn free(place: &Path) -> Option<u64> {
     let system = nix::sys::statvfs::statvfs(place).ok()?;
+    #[expect(clippy::useless_conversion, reason = "it is narrower than u64 on macOS")]
     u64::from(system.blocks_available()).checked_mul(u64::from(system.fragment_size()))
 }
 

@@ -3,7 +3,7 @@
 use crate::checks::{Category, Check, Evidence, Known, Level, Verdict, failed, passed, skipped};
 
 /// What kind asks for (its known issue "pod errors due to too many open files").
-const LEAST: u64 = 524288;
+const LEAST: u64 = 524_288;
 
 pub(super) const CHECK: Check = Check {
     id: "host-inotify-watches",
@@ -39,7 +39,7 @@ mod tests {
         cases(
             &CHECK,
             &[
-                (&|e| e.host.inotify_watches = Some(65536), Expect::Fails("max_user_watches is 65536")),
+                (&|e| e.host.inotify_watches = Some(65_536), Expect::Fails("max_user_watches is 65536")),
                 (&|e| e.host.inotify_watches = None, Expect::Unknown("does not tell it")),
             ],
         );

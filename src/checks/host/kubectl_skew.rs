@@ -18,9 +18,8 @@ pub(super) const CHECK: Check = Check {
 };
 
 fn judge(evidence: &Evidence) -> Known<Verdict> {
-    let kubectl = match evidence.tools.get(&Tool::Kubectl) {
-        Some(Ok(version)) => version,
-        _ => return Err("kubectl did not tell its version".to_owned()),
+    let Some(Ok(kubectl)) = evidence.tools.get(&Tool::Kubectl) else {
+        return Err("kubectl did not tell its version".to_owned());
     };
     let server = super::super::cluster::version(evidence)?;
     let far = kubectl.major != server.major || kubectl.minor.abs_diff(server.minor) > 1;

@@ -38,8 +38,8 @@ fn judge(evidence: &Evidence) -> Known<Verdict> {
         let expires = |second: &str| Timestamp::from_second(second.parse().ok()?).ok();
         match agent.map(|agent| expires(&agent.x509svid_expires_at)) {
             None => culprits.push(format!("the agent of {node} has not attested")),
-            Some(Some(expired)) if expired <= evidence.now => {
-                culprits.push(format!("the SVID of the agent of {node} expired at {expired:.0}"));
+            Some(Some(end)) if end <= evidence.now => {
+                culprits.push(format!("the SVID of the agent of {node} expired at {end:.0}"));
             }
             Some(_) => {}
         }

@@ -49,7 +49,7 @@ mod tests {
             &CHECK,
             &[
                 (
-                    &|e| drop(e.bundle_maps.as_mut().unwrap()[0].x509.insert("dead".into())),
+                    &|e| assert!(e.bundle_maps.as_mut().unwrap()[0].x509.insert("dead".into())),
                     Expect::Fails("differ in 1 of 1 authorities"),
                 ),
                 (&|e| e.bundle_maps.as_mut().unwrap()[0].x509.clear(), Expect::Fails("differ in 1 of 1")),
