@@ -7,6 +7,7 @@
 //! | [`cli`] | one file per command: arguments and one call |
 //! | [`config`] | `lab.toml` -> [`config::Lab`], or every problem at once |
 //! | [`spire`] | what SPIRE is: names, values, versions, the types of its JSON output |
+//! | [`checks`] | the doctor: named checks, pure over what was seen once |
 //! | [`observe`] | the present, read live |
 //! | [`plan`] | pure: a graph of steps as data |
 //! | [`engine`] | executes a plan, emits events, journals them |
@@ -20,6 +21,7 @@
 //! Nothing above [`world`] knows which world it is in. `plan` does no I/O.
 
 pub mod assets;
+pub mod checks;
 pub mod cli;
 pub mod config;
 pub mod engine;

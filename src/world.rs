@@ -1,4 +1,4 @@
-//! The four seams through which `coastal` touches anything outside itself, bundled.
+//! The five seams through which `coastal` touches anything outside itself, bundled.
 //!
 //! There are two implementations of each: the real machine's, and the rehearsal's ([`crate::rehearsal`]).
 //! Nothing above this module asks which one it was given.
@@ -25,6 +25,8 @@ pub struct World {
     pub clock: Arc<dyn Clock>,
     /// Downloads files.
     pub fetcher: Arc<dyn Fetcher>,
+    /// Tells what the machine has to spare.
+    pub host: Arc<dyn Host>,
 }
 
 /// Makes a Kubernetes client.
@@ -41,6 +43,28 @@ pub trait Connector: Send + Sync {
 pub trait Clock: Send + Sync {
     /// Now.
     fn now(&self) -> Timestamp;
+}
+
+/// The machine, as far as no program has to be started for it.
+pub trait Host: Send + Sync {
+    /// Looks: whether something listens at these ports of the loopback interface, and at the file system that holds
+    /// `directory`, which need not exist.
+    fn look(&self, ports: &[u16], directory: &Path) -> HostFacts;
+}
+
+/// What the operating system tells; absent is what it does not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HostFacts {
+    /// Bytes of memory that programs can still get.
+    pub memory_available: Option<u64>,
+    /// Bytes that can still be written.
+    pub disk_free: Option<u64>,
+    /// Those of the ports at which nothing can listen any more.
+    pub ports_taken: Vec<u16>,
+    /// `fs.inotify.max_user_watches`.
+    pub inotify_watches: Option<u64>,
+    /// `fs.inotify.max_user_instances`.
+    pub inotify_instances: Option<u64>,
 }
 
 /// Downloads.

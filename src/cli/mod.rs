@@ -5,6 +5,7 @@ mod agents;
 mod audit;
 mod bundle;
 mod change;
+mod check;
 mod completions;
 mod contain;
 mod debug;
@@ -118,6 +119,8 @@ enum Command {
     Plan(plan::PlanArgs),
     /// Show on one screen what runs, and who holds SVIDs
     Status,
+    /// Look for what is wrong: the machine, the cluster, the lab, SPIRE
+    Check(check::CheckArgs),
     /// Write the lab.toml that is built in, to be changed
     Init(init::InitArgs),
     /// Run a command, or with none the whole story, on the rehearsal world
@@ -270,6 +273,7 @@ async fn dispatch(cli: &Cli, ui: &Ui, line: &str) -> Result<ExitCode, Failure> {
         Command::Completions(args) => Ok(completions::run(args, ui)),
         Command::Man(args) => completions::man(args, ui),
         Command::Upgrade(args) if args.state.is_some() => upgrade::judge_file(args, ui),
+        Command::Check(args) if args.only_lists() => check::list(args, ui),
         command if cli.global.rehearse => {
             rehearse::command(command, &cli.global, ui, line, &rehearse::RehearseArgs::default()).await
         }
@@ -285,6 +289,8 @@ async fn on(command: &Command, global: &Global, ui: &Ui, line: &str, outside: &O
     match command {
         Command::Plan(args) => Box::pin(plan::run(args, ui, outside)).await,
         Command::Status => Box::pin(status::run(ui, outside)).await,
+        Command::Check(args) if args.only_lists() => check::list(args, ui),
+        Command::Check(args) => Box::pin(check::run(args, global, ui, line, outside)).await,
         Command::Env => Ok(env::run(ui, outside)),
         Command::Logs(args) => Box::pin(logs::run(args, ui, outside)).await,
         Command::Open(args) => Box::pin(open::run(args, ui, outside)).await,
@@ -336,6 +342,7 @@ fn goal_of(command: &Command) -> Option<Goal> {
         Command::TearDown => Goal::TearDown,
         Command::Plan(_)
         | Command::Status
+        | Command::Check(_)
         | Command::Init(_)
         | Command::Rehearse(_)
         | Command::Env

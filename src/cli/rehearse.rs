@@ -1,5 +1,6 @@
 //! `coastal rehearse`: any command, or the whole story, on the embedded world.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -162,7 +163,9 @@ async fn story(args: &RehearseArgs, global: &Global, ui: &Ui) -> Result<ExitCode
 fn precondition(command: &Command) -> Option<Before> {
     match command {
         Command::Debug { what } => debug::needs_lab(what).then_some(Before::Up),
+        Command::Check(args) if args.is_before_up() => None,
         Command::Status
+        | Command::Check(_)
         | Command::Logs(_)
         | Command::Open(_)
         | Command::Access
@@ -220,6 +223,7 @@ impl Stage {
         } else {
             let directory = tempfile::Builder::new()
                 .prefix("coastal-rehearsal-")
+                .permissions(std::fs::Permissions::from_mode(0o700))
                 .tempdir()
                 .map_err(|error| io_failure("make a directory in", &std::env::temp_dir(), &error))?;
             let state = directory.path().to_owned();

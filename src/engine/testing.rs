@@ -20,7 +20,7 @@ use crate::error::Failure;
 use crate::plan::{Explanation, Finding, Plan, Role, Step, StepId};
 use crate::session::{Paths, Session};
 use crate::tools::{Command, CommandError, CommandIo, Output, Runner, Tool};
-use crate::world::{Clock, Connector, Fetcher, World};
+use crate::world::{Clock, Connector, Fetcher, Host, HostFacts, World};
 
 /// What a scripted body does.
 #[derive(Debug, Clone, PartialEq)]
@@ -215,9 +215,16 @@ impl Fetcher for Nothing {
     }
 }
 
+impl Host for Nothing {
+    fn look(&self, _: &[u16], _: &Path) -> HostFacts {
+        HostFacts::default()
+    }
+}
+
 fn session(clock: Arc<dyn Clock>) -> Arc<Session> {
     let nothing = Arc::new(Nothing);
-    let world = World { runner: nothing.clone(), connector: nothing.clone(), clock, fetcher: nothing };
+    let world =
+        World { runner: nothing.clone(), connector: nothing.clone(), clock, fetcher: nothing.clone(), host: nothing };
     Session::new(lab(), world, Paths::new(PathBuf::from("/nonexistent")))
 }
 

@@ -43,6 +43,17 @@ pub(super) async fn run(state: &Arc<State>, process: &Process<'_>) -> Ended {
             }
             Ok(())
         }
+        ["info", "--format", "{{json .}}"] => {
+            process.out(
+                json!({
+                    "ServerVersion": state.version_of(Tool::Docker), "NCPU": 4, "MemTotal": 16_u64 << 30, "CgroupVersion": "2",
+                    "CgroupDriver": "systemd", "Driver": "overlay2", "DockerRootDir": "/var/lib/docker",
+                    "SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"],
+                })
+                .to_string(),
+            );
+            Ok(())
+        }
         ["exec", node, "ctr", "--namespace", "k8s.io", "images", "list", "-q"] => {
             let cluster = state.clusters_of_kind().into_iter().find(|cluster| cluster.nodes.contains_key(*node));
             let cluster = cluster

@@ -1,7 +1,7 @@
 //! The machine that `coastal` runs on in this world: its clock, its Docker, its kind clusters.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
@@ -13,7 +13,7 @@ use super::faults::{Fault, Faults};
 use super::object::{items, text};
 use super::store::{Clusters, Store};
 use crate::tools::{Tool, docker::full_reference};
-use crate::world::Clock;
+use crate::world::{Clock, HostFacts};
 
 /// Tells the time of day as `begins` and what has passed on tokio's clock since.
 pub(super) struct VirtualClock {
@@ -34,6 +34,22 @@ pub(super) struct StateClock(pub(super) Arc<State>);
 impl Clock for StateClock {
     fn now(&self) -> Timestamp {
         self.0.clock.now()
+    }
+}
+
+/// A laptop with room for the lab, whose limits are those that kind asks for.
+pub(super) struct StateHost(pub(super) Arc<State>);
+
+impl crate::world::Host for StateHost {
+    fn look(&self, ports: &[u16], _directory: &Path) -> HostFacts {
+        let taken = |port: &u16| self.0.port_trouble(&BTreeSet::from([*port])).is_some();
+        HostFacts {
+            memory_available: Some(12 << 30),
+            disk_free: Some(80 << 30),
+            ports_taken: ports.iter().copied().filter(taken).collect(),
+            inotify_watches: Some(524_288),
+            inotify_instances: Some(512),
+        }
     }
 }
 

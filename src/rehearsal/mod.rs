@@ -130,6 +130,7 @@ impl Rehearsal {
             connector: Arc::new(api::RehearsalConnector::new(self.state.api_servers.clone())),
             clock: Arc::new(StateClock(Arc::clone(&self.state))),
             fetcher: Arc::new(fetch::RehearsalFetcher(Arc::clone(&self.state))),
+            host: Arc::new(machine::StateHost(Arc::clone(&self.state))),
         }
     }
 

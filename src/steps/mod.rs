@@ -7,7 +7,7 @@ pub mod access;
 mod addons;
 pub mod adopt;
 pub mod bundle;
-mod capacity;
+pub mod capacity;
 pub mod chart_files;
 mod cluster;
 pub mod components;

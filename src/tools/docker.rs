@@ -39,6 +39,39 @@ pub fn parse_version(output: &Output) -> Result<Version, CommandError> {
     find_version(&server.version).ok_or_else(|| unreadable("`Server.Version` X.Y.Z"))
 }
 
+/// What the daemon has to run containers with.
+#[must_use]
+pub fn info() -> Command {
+    Command::new(Tool::Docker, ["info", "--format", "{{json .}}"]).timeout(Duration::from_secs(20))
+}
+
+/// The answer to [`info`], as far as it is read.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Info {
+    /// CPUs.
+    #[serde(rename = "NCPU")]
+    pub cpus: u32,
+    /// Bytes of memory.
+    #[serde(rename = "MemTotal")]
+    pub memory: u64,
+    /// `1` or `2`.
+    #[serde(rename = "CgroupVersion", default)]
+    pub cgroup_version: String,
+}
+
+/// Reads the output of [`info`].
+///
+/// # Errors
+/// [`CommandError::Garbage`]; also where the client answers alone, for then there are no CPUs.
+pub fn parse_info(output: &Output) -> Result<Info, CommandError> {
+    let unreadable = || {
+        let expected = "expected a JSON object with `NCPU` and `MemTotal`";
+        garbage(info().line(), format!("{expected}, got {}", excerpt(&output.stdout)))
+    };
+    let read: Info = serde_json::from_str(output.stdout.trim()).map_err(|_| unreadable())?;
+    if read.cpus == 0 { Err(unreadable()) } else { Ok(read) }
+}
+
 /// Why the Docker daemon cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DaemonTrouble {

@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
+use super::findings::{self, Case, Ended, Hit};
 use super::style::{Style, count, tame};
 use super::table;
-use super::xml::escaped;
 use crate::spire::audit::{Audit, Finding, Level, Rule};
 
 /// The findings as a table, what stands behind each, and the sum.
@@ -66,78 +66,37 @@ fn mark(finding: &Finding, style: Style) -> String {
     format!("{words}  {}", tame(&finding.subject))
 }
 
-/// SARIF 2.1.0. Code scanning shows only what is about a file: that is the allow-list.
+/// SARIF. The file is that of the allow-list.
 #[must_use]
 pub(super) fn sarif(audit: &Audit, lab: &str) -> Value {
-    let rules: Vec<Value> = Rule::ALL
-        .iter()
-        .map(|rule| {
-            json!({
-                "id": rule.id(), "shortDescription": {"text": rule.title()}, "help": {"text": rule.help()},
-                "defaultConfiguration": {"level": rule.level().word()},
-            })
-        })
-        .collect();
-    let results: Vec<Value> = audit
-        .findings
-        .iter()
-        .map(|finding| {
-            json!({
-                "ruleId": finding.rule.id(), "level": finding.level.word(),
-                "message": {"text": format!("{}: {}", finding.subject, finding.message)},
-                "partialFingerprints": {"coastal/v1": format!("{}|{}", finding.rule.id(), finding.subject)},
-                "locations": [{
-                    "physicalLocation": {"artifactLocation": {"uri": lab}, "region": {"startLine": 1}},
-                    "logicalLocations": [{"fullyQualifiedName": finding.subject, "kind": "resource"}],
-                }],
-                "properties": finding,
-            })
-        })
-        .collect();
-    json!({
-        "$schema": "https://json.schemastore.org/sarif-2.1.0.json", "version": "2.1.0",
-        "runs": [{
-            "tool": {"driver": {"name": "coastal", "version": env!("CARGO_PKG_VERSION"), "rules": rules}},
-            "invocations": [{"executionSuccessful": true, "endTimeUtc": format!("{:.0}", audit.at)}],
-            "results": results,
-        }],
-    })
+    let rule =
+        |rule: &Rule| findings::Rule { id: rule.id(), title: rule.title(), help: rule.help(), level: rule.level() };
+    let rules: Vec<_> = Rule::ALL.iter().map(rule).collect();
+    let hits = audit.findings.iter().map(|finding| Hit {
+        rule: finding.rule.id().to_owned(),
+        level: finding.level,
+        subject: finding.subject.clone(),
+        message: finding.message.clone(),
+        properties: json!(finding),
+    });
+    findings::sarif(audit.at, &rules, hits.collect(), lab)
 }
 
 /// JUnit: each rule is a test, which fails with its findings if they are errors (`strict`: or warnings).
 #[must_use]
 pub(super) fn junit(audit: &Audit, strict: bool) -> String {
     let fails = |level: Level| level == Level::Error || (strict && level == Level::Warning);
-    let failed = Rule::ALL.iter().filter(|rule| fails(rule.level()) && of(audit, **rule).next().is_some()).count();
-    let tests = Rule::ALL.len();
-    let mut text = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
-    let _ = writeln!(
-        text,
-        "<testsuites><testsuite name=\"coastal audit\" timestamp=\"{:.0}\" tests=\"{tests}\" failures=\"{failed}\" errors=\"0\">",
-        audit.at
-    );
-    for rule in Rule::ALL {
-        let _ = write!(text, "<testcase classname=\"{}\" name=\"no case of: {}\"", rule.id(), escaped(rule.title()));
-        let lines: Vec<String> =
-            of(audit, *rule).map(|found| format!("{}: {}", found.subject, found.message)).collect();
-        let body = escaped(&lines.join("\n"));
-        let _ = match (lines.as_slice(), fails(rule.level())) {
-            ([], _) => writeln!(text, "/>"),
-            ([first, ..], true) => writeln!(
-                text,
-                "><failure type=\"{}\" message=\"{}\">{body}</failure></testcase>",
-                rule.level().word(),
-                escaped(first)
-            ),
-            (_, false) => writeln!(text, "><system-out>{body}</system-out></testcase>"),
+    let case = |rule: &Rule| {
+        let found = audit.findings.iter().filter(|finding| finding.rule == *rule);
+        let lines: Vec<String> = found.map(|finding| format!("{}: {}", finding.subject, finding.message)).collect();
+        let ended = match (lines.is_empty(), fails(rule.level())) {
+            (true, _) => Ended::Passed,
+            (false, true) => Ended::Failed(rule.level(), lines),
+            (false, false) => Ended::Said(lines),
         };
-    }
-    text.push_str("</testsuite></testsuites>\n");
-    text
-}
-
-fn of(audit: &Audit, rule: Rule) -> impl Iterator<Item = &Finding> {
-    audit.findings.iter().filter(move |finding| finding.rule == rule)
+        Case { class: rule.id().to_owned(), name: format!("no case of: {}", rule.title()), ended }
+    };
+    findings::junit("coastal audit", audit.at, &Rule::ALL.iter().map(case).collect::<Vec<_>>())
 }
 
 #[cfg(test)]

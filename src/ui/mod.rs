@@ -6,9 +6,11 @@
 
 mod access;
 mod audit;
+mod checks;
 mod continuity;
 mod explain;
 mod failure;
+mod findings;
 mod hops;
 mod json;
 mod metrics;
@@ -36,6 +38,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use indicatif::ProgressDrawTarget;
 use serde::Serialize;
 
+use crate::checks::{Check, Report};
 use crate::engine::{Event, Sink};
 use crate::error::Failure;
 use crate::observe::Status;
@@ -56,6 +59,20 @@ use writer::Writer;
 pub enum AuditFormat {
     /// For a person; or one JSON document, if that is what is wanted of every command.
     Text,
+    /// SARIF 2.1.0.
+    Sarif,
+    /// JUnit's XML.
+    Junit,
+}
+
+/// The forms of what the checks said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChecksFormat {
+    /// For a person; or one JSON document, if that is what is wanted of every command.
+    Text {
+        /// Those that passed, too.
+        all: bool,
+    },
     /// SARIF 2.1.0.
     Sarif,
     /// JUnit's XML.
@@ -234,6 +251,25 @@ impl Ui {
             AuditFormat::Text => {
                 self.out.write(&audit::render(audit, self.out_style(), self.terminal.table_width));
             }
+        }
+    }
+
+    /// What the checks said. `lab` is the lab's file.
+    pub fn checks(&self, report: &Report, checks: &[&Check], format: ChecksFormat, strict: bool, lab: &str) {
+        match format {
+            ChecksFormat::Sarif => self.document(&checks::sarif(report, checks, lab)),
+            ChecksFormat::Junit => self.out.write(&checks::junit(report, strict)),
+            ChecksFormat::Text { .. } if self.is_json() => self.document(report),
+            ChecksFormat::Text { all } => self.out.write(&checks::render(report, all, self.out_style())),
+        }
+    }
+
+    /// The list of checks.
+    pub fn list_of_checks(&self, checks: &[&Check]) {
+        if self.is_json() {
+            self.document(&checks::list(checks));
+        } else {
+            self.table(&["check", "level", "", "what is so when it passes"], &checks::rows(checks));
         }
     }
 

@@ -325,7 +325,7 @@ mod tests {
         for number in 0..10_000 {
             let line =
                 format!("line {number} of a tool that says much, with <markup> and words to fill the line to its end");
-            let what = What::CommandOutput { command, stream: crate::tools::Stream::Out, line };
+            let what = What::CommandOutput { command, stream: crate::tools::Stream::Stdout, line };
             events.push(Event { what, seq: last.seq + number + 1, ..last.clone() });
         }
         events.push(end);

@@ -1,0 +1,47 @@
+//! Limits of inotify: watches.
+
+use crate::checks::{Category, Check, Evidence, Known, Level, Verdict, failed, passed, skipped};
+
+/// What kind asks for (its known issue "pod errors due to too many open files").
+const LEAST: u64 = 524_288;
+
+pub(super) const CHECK: Check = Check {
+    id: "host-inotify-watches",
+    category: Category::Host,
+    level: Level::Warning,
+    before_up: true,
+    title: "the kernel allows at least 524288 inotify watches a user",
+    why: "The nodes share the host's limit. When it is reached kubelets and log followers fail with `too many open files`.",
+    hint: "`sudo sysctl fs.inotify.max_user_watches=524288`, and the same line in /etc/sysctl.d to keep it",
+    judge,
+    mend: None,
+};
+
+fn judge(evidence: &Evidence) -> Known<Verdict> {
+    if !evidence.lab.is_kind() {
+        return skipped("the cluster is not kind's");
+    }
+    let limit = evidence.host.inotify_watches.ok_or("this operating system has no such limit, or does not tell it")?;
+    if limit < LEAST {
+        failed(format!("fs.inotify.max_user_watches is {limit}; kind asks for {LEAST}")).verdict()
+    } else {
+        passed(format!("{limit}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checks::testing::{Expect, cases};
+
+    #[test]
+    fn judged() {
+        cases(
+            &CHECK,
+            &[
+                (&|e| e.host.inotify_watches = Some(65_536), Expect::Fails("max_user_watches is 65536")),
+                (&|e| e.host.inotify_watches = None, Expect::Unknown("does not tell it")),
+            ],
+        );
+    }
+}
