@@ -178,6 +178,7 @@ mod tests {
             taken_at: Timestamp::UNIX_EPOCH + SignedDuration::from_hours(hour),
             one_moment: true,
             changed: Vec::new(),
+            incomplete: Vec::new(),
             migrations: Migrations { schema: 22, code_version: Version::new(1, 7, 2) },
             servers: Vec::new(),
             agents: Vec::new(),

@@ -43,6 +43,9 @@ impl fmt::Display for Cover {
 /// unexpired, and has no successor yet that is not.
 #[must_use]
 pub fn until(manifest: &Manifest, now: Timestamp) -> Cover {
+    if let Some(missing) = manifest.incomplete.first() {
+        return Cover::Never(missing.clone());
+    }
     let active: Vec<&Authority> = manifest.authorities.iter().filter(|one| one.slot == Slot::Active).collect();
     if active.is_empty() {
         return Cover::Never("no server's active authority is in it".to_owned());
@@ -112,6 +115,7 @@ mod tests {
             taken_at: at(1),
             one_moment: true,
             changed: Vec::new(),
+            incomplete: Vec::new(),
             migrations: Migrations { schema: 22, code_version: Version::new(1, 7, 2) },
             servers: vec![Version::new(1, 7, 2)],
             agents: Vec::new(),
@@ -157,6 +161,9 @@ mod tests {
         for (authorities, now, expected) in cases {
             assert_eq!(until(&manifest(authorities.clone()), at(now)), expected, "{authorities:?} at {now}");
         }
+        let mut torn = manifest(vec![authority("a", "s-0", Active, 0)]);
+        torn.incomplete.push("no keys of s-1".into());
+        assert_eq!(until(&torn, at(2)), never("no keys of s-1"));
     }
 
     #[test]

@@ -26,6 +26,9 @@ pub struct Manifest {
     /// What changed meanwhile, in words.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changed: Vec<String>,
+    /// What should be in it and is not, in words: then it covers no authority.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub incomplete: Vec<String>,
     /// The row of `migrations` in the dump.
     pub migrations: Migrations,
     /// Versions of the servers that answered, sorted, without repetition.
