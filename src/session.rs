@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::config::Lab;
 use crate::kube::Cluster;
-use crate::plan::{Change, Containment};
+use crate::plan::{Change, Containment, Rotation};
 use crate::world::World;
 
 /// The lab, its world, its files, and its cluster once it was reached and proven.
@@ -22,6 +22,8 @@ pub struct Session {
     pub change: Option<Change>,
     /// The containment that is carried out or undone; absent for every command but `contain`.
     pub containment: Option<Containment>,
+    /// The key rotation that is carried out; absent for every command but `rotate`.
+    pub rotation: Option<Rotation>,
     /// Set once the cluster was reached and proven to be the lab's.
     pub cluster: OnceLock<Cluster>,
 }
@@ -34,7 +36,16 @@ impl Session {
     }
 
     fn plain(lab: Lab, world: World, paths: Paths) -> Self {
-        Session { lab, world, paths, dockerfile: None, change: None, containment: None, cluster: OnceLock::new() }
+        Session {
+            lab,
+            world,
+            paths,
+            dockerfile: None,
+            change: None,
+            containment: None,
+            rotation: None,
+            cluster: OnceLock::new(),
+        }
     }
 
     /// A session whose workload image is built from a Dockerfile.
@@ -53,6 +64,12 @@ impl Session {
     #[must_use]
     pub fn with_containment(lab: Lab, world: World, paths: Paths, containment: Containment) -> Arc<Self> {
         Arc::new(Session { containment: Some(containment), ..Session::plain(lab, world, paths) })
+    }
+
+    /// A session that carries out a key rotation.
+    #[must_use]
+    pub fn with_rotation(lab: Lab, world: World, paths: Paths, rotation: Rotation) -> Arc<Self> {
+        Arc::new(Session { rotation: Some(rotation), ..Session::plain(lab, world, paths) })
     }
 }
 
@@ -118,7 +135,7 @@ impl Paths {
         self.state.join("dumps")
     }
 
-    /// Records of incidents: what was contained, and how it is undone.
+    /// Records of incidents: what was contained and how it is undone, and one directory per key rotation.
     #[must_use]
     pub fn incidents(&self) -> PathBuf {
         self.state.join("incidents")

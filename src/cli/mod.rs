@@ -13,6 +13,7 @@ mod logs;
 mod outside;
 mod plan;
 mod rehearse;
+mod rotate;
 mod status;
 mod upgrade;
 mod watch;
@@ -170,6 +171,8 @@ enum Command {
     /// Take SPIRE up or down to another version, by legal hops
     #[command(visible_alias = "downgrade")]
     Upgrade(upgrade::UpgradeArgs),
+    /// Replace the keys that SPIRE signs with, and revoke the old ones; shows the plan until `--yes`
+    Rotate(rotate::RotateArgs),
     /// Print the exports that point kubectl and helm at the lab: `eval "$(coastal env)"`
     Env,
     /// Show the log of a component
@@ -249,6 +252,7 @@ async fn on(command: &Command, global: &Global, ui: &Ui, line: &str, outside: &O
         Command::Bundle(args) => Box::pin(bundle::run(args, ui, outside)).await,
         Command::Agents(args) => Box::pin(agents::run(args, global, ui, line, outside)).await,
         Command::Contain(args) => Box::pin(contain::run(args, global, ui, line, outside)).await,
+        Command::Rotate(args) => Box::pin(rotate::run(args, global, ui, line, outside)).await,
         Command::ClusterUp { adopt: true } => Box::pin(goal::adopt(global, ui, line, outside)).await,
         Command::BuildLoadImage { dir: Some(dir) } => Box::pin(goal::build_from(dir, global, ui, line, outside)).await,
         Command::Upgrade(args) if args.state.is_some() => upgrade::judge_file(args, ui),
@@ -298,6 +302,7 @@ fn goal_of(command: &Command) -> Option<Goal> {
         | Command::Agents(_)
         | Command::Contain(_)
         | Command::Upgrade(_)
+        | Command::Rotate(_)
         | Command::Workload(_) => return None,
     })
 }

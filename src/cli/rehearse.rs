@@ -155,6 +155,7 @@ fn precondition(command: &Command) -> Option<Before> {
         | Command::Logs(_)
         | Command::Env
         | Command::Upgrade(_)
+        | Command::Rotate(_)
         | Command::Audit(_)
         | Command::Entries(_)
         | Command::Bundle(_)

@@ -8,6 +8,7 @@ mod catalog;
 mod change;
 mod containment;
 mod hop;
+mod rotate;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,6 +20,7 @@ pub use catalog::{Explanation, explain};
 pub use change::Change;
 pub use containment::{Containment, RECONCILE_S, SYNC_S};
 pub use hop::{HopPart, HopStep};
+pub use rotate::{RotatePart, RotateStep, Rotation};
 
 /// What a step does, and its stable identity. The kebab-case form is the id in events, plans and journals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -109,6 +111,9 @@ pub enum StepId {
     /// A part of one hop of a change of versions.
     #[serde(untagged)]
     Hop(HopStep),
+    /// A step of a key rotation.
+    #[serde(untagged)]
+    Rotate(RotateStep),
 }
 
 impl StepId {

@@ -3,6 +3,7 @@
 //! Pure: no I/O.
 
 pub mod audit;
+pub mod bundles;
 pub mod charts;
 pub mod cli;
 pub mod entries;
@@ -10,9 +11,11 @@ pub mod id;
 pub mod incident;
 pub mod names;
 pub mod path;
+pub mod planes;
 pub mod policy;
 pub mod releases;
 pub mod render;
+pub mod rotation;
 pub mod values;
 
 use std::fmt::Write as _;

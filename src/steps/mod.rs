@@ -22,10 +22,12 @@ mod malicious;
 pub mod manifests;
 mod monitoring;
 mod namespaces;
+pub mod planes;
 pub mod probe;
 pub mod reach;
 pub mod registrations;
 pub mod release;
+pub mod rotate;
 pub mod spire;
 #[cfg(test)]
 mod testing;
@@ -84,5 +86,6 @@ pub fn body(step: StepId) -> Box<dyn Body> {
         S::IncidentReport => Box::new(contain::Report),
         S::UndoContainment => Box::new(contain::Undo),
         S::Hop(step) => upgrade::body(step),
+        S::Rotate(step) => rotate::body(step),
     }
 }

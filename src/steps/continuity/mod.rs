@@ -284,8 +284,9 @@ impl Body for Continuity {
 /// # Errors
 /// The run is to stop.
 pub async fn so_far(cx: &StepContext) -> Result<Report, Failure> {
-    let change = cx.session.change.as_ref();
-    let since = change.map_or_else(|| cx.session.world.clock.now(), |change| change.since);
+    let change = cx.session.change.as_ref().map(|change| change.since);
+    let since = change.or_else(|| cx.session.rotation.as_ref().map(|rotation| rotation.since));
+    let since = since.unwrap_or_else(|| cx.session.world.clock.now());
     Meter::since(since).finish(cx).await
 }
 
