@@ -5,6 +5,7 @@
 
 mod addons;
 pub mod adopt;
+pub mod backup;
 mod capacity;
 pub mod chart_files;
 mod cluster;
@@ -27,6 +28,7 @@ pub mod probe;
 pub mod reach;
 pub mod registrations;
 pub mod release;
+pub mod restore;
 pub mod rotate;
 pub mod spire;
 #[cfg(test)]
@@ -86,6 +88,8 @@ pub fn body(step: StepId) -> Box<dyn Body> {
         S::IncidentReport => Box::new(contain::Report),
         S::UndoContainment => Box::new(contain::Undo),
         S::Hop(step) => upgrade::body(step),
+        S::Backup => Box::new(backup::Take),
+        S::Restore(part) => restore::body(part),
         S::Rotate(step) => rotate::body(step),
     }
 }

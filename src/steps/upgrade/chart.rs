@@ -48,7 +48,7 @@ const HELM_RELEASE: &str = "meta.helm.sh/release-name";
 ///
 /// # Errors
 /// There is no release, or its chart's version is at hand nowhere.
-pub(super) fn current(cx: &StepContext, live: &Live) -> Result<ChartRef, Failure> {
+pub(in crate::steps) fn current(cx: &StepContext, live: &Live) -> Result<ChartRef, Failure> {
     let version = live.chart.as_ref().ok_or_else(|| {
         Failure::prerequisite(format!("there is no release {} of chart spire", cx.session.lab.spire.release))
             .next("`coastal spire-install` makes it")
@@ -114,7 +114,7 @@ fn is_of(path: &Path, chart: &str, version: &Version) -> bool {
 ///
 /// # Errors
 /// The chart does not render, what it renders is not what is meant, or helm fails.
-pub(super) async fn install(
+pub(in crate::steps) async fn install(
     cx: &StepContext,
     wanted: &Wanted<'_>,
     images: &Images,

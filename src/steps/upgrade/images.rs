@@ -22,7 +22,7 @@ use crate::steps::{reach, values};
 const LOOK_FOR_STUCK: std::time::Duration = std::time::Duration::from_secs(3);
 
 /// The version that a chart at hand has.
-pub(super) fn chart_version(cx: &StepContext, chart: &ChartRef) -> Result<Version, Failure> {
+pub(in crate::steps) fn chart_version(cx: &StepContext, chart: &ChartRef) -> Result<Version, Failure> {
     let meta = read_chart(&chart_path(cx, chart))?;
     Version::parse(&meta.version).map_err(|error| {
         Failure::prerequisite(format!("chart {} has the version `{}`: {error}", meta.name, meta.version))
@@ -30,7 +30,7 @@ pub(super) fn chart_version(cx: &StepContext, chart: &ChartRef) -> Result<Versio
 }
 
 /// The release at those images, on that chart.
-pub(super) fn release<'a>(
+pub(in crate::steps) fn release<'a>(
     cx: &'a StepContext,
     images: &Images,
     chart: &'a ChartRef,
@@ -119,7 +119,7 @@ impl Body for Servers {
 ///
 /// # Errors
 /// A server of the newest template cannot start, or it takes too long.
-pub(super) async fn roll_servers(cx: &StepContext, cluster: &Cluster) -> Result<String, Failure> {
+pub(in crate::steps) async fn roll_servers(cx: &StepContext, cluster: &Cluster) -> Result<String, Failure> {
     let spire = &cx.session.lab.spire;
     let (namespace, name) = (&spire.server_namespace, names::server(spire));
     let free = async || {
