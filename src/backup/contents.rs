@@ -44,6 +44,8 @@ pub struct Contents {
     pub dump: Vec<u8>,
     /// By the server's pod.
     pub servers: BTreeMap<String, ServerFiles>,
+    /// Custom resources of `spire.spiffe.io`, as they were.
+    pub resources: Vec<serde_json::Value>,
     /// The lab file, as it was.
     pub lab: String,
     /// The authorities, as dump and keys show them now.
@@ -70,6 +72,7 @@ pub enum Keep {
 pub fn read(path: &Path, unseal: &Unseal, keep: Keep) -> Result<Contents, Failure> {
     let (mut scanner, mut dump, mut lab) = (Scanner::default(), Vec::new(), Vec::new());
     let mut servers: BTreeMap<String, ServerFiles> = BTreeMap::new();
+    let mut resources: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     let mut problems = Vec::new();
     let reading = archive::read(path, unseal, |name, piece| {
         if name.starts_with(DUMP) {
@@ -88,7 +91,8 @@ pub fn read(path: &Path, unseal: &Unseal, keep: Keep) -> Result<Contents, Failur
                 let files = servers.entry((*pod).to_owned()).or_default();
                 Some(files.journal.get_or_insert_default())
             }
-            [HEAD] | ["spire" | "kubernetes" | "helm", _] => None,
+            ["kubernetes", _] => Some(resources.entry(name.to_owned()).or_default()),
+            [HEAD] | ["spire" | "helm", _] => None,
             _ => {
                 problems.push(format!("`{name}` is no member of a backup"));
                 None
@@ -106,6 +110,13 @@ pub fn read(path: &Path, unseal: &Unseal, keep: Keep) -> Result<Contents, Failur
     if seen.migrations.as_ref().is_some_and(|row| *row != manifest.migrations) {
         problems.push("the row of `migrations` in the dump is not the one in the manifest".to_owned());
     }
+    let mut custom = Vec::new();
+    for (name, text) in resources {
+        match serde_json::from_slice::<Vec<serde_json::Value>>(&text) {
+            Ok(objects) => custom.extend(objects),
+            Err(error) => problems.push(format!("`{name}` is no list of objects: {error}")),
+        }
+    }
     let mut remarks = Vec::new();
     let authorities = held_authorities(&seen, &manifest, &servers, &mut problems, &mut remarks);
     for missing in &manifest.incomplete {
@@ -120,6 +131,7 @@ pub fn read(path: &Path, unseal: &Unseal, keep: Keep) -> Result<Contents, Failur
         seen,
         dump,
         servers,
+        resources: custom,
         lab: String::from_utf8_lossy(&lab).into_owned(),
         authorities,
         problems,

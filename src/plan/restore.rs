@@ -72,14 +72,15 @@ impl Restoration {
     /// The steps, one after the other; what has to be fetched is fetched first.
     #[must_use]
     pub fn plan(&self, lab: &Lab) -> Plan {
-        let goal = if self.install.is_some() { Goal::SpireInstall } else { Goal::DeployDatabase };
-        let wanted = [StepId::Repos, StepId::FetchSpire, StepId::Namespaces, StepId::Database];
-        let mut plan = build::build(lab, goal, None);
-        plan.steps.retain(|step| step.role == Role::Need || wanted.contains(&step.id));
+        use StepId as S;
+        // The probes of the gate run the workload's image, which a new cluster does not have either.
+        let installed: &[StepId] = &[S::Repos, S::FetchSpire, S::BuildWorkloadImage, S::LoadWorkloadImage];
+        let goals: &[StepId] = &[S::Namespaces, S::Database];
+        let wanted = |id: &StepId| goals.contains(id) || (self.install.is_some() && installed.contains(id));
+        let mut plan = build::build(lab, Goal::DeployWorkload, None);
+        plan.steps.retain(|step| wanted(&step.id) || matches!(step.id, S::Tools | S::Cluster | S::LoadImages));
         for step in &mut plan.steps {
-            if wanted.contains(&step.id) {
-                step.role = Role::Goal;
-            }
+            step.role = if wanted(&step.id) { Role::Goal } else { Role::Need };
         }
         let mut needs: Vec<StepId> = plan.steps.iter().map(|step| step.id).collect();
         for part in RestorePart::ALL {
@@ -182,4 +183,105 @@ fn timeout(part: RestorePart, lab: &Lab) -> u64 {
         RestorePart::Aside | RestorePart::Database | RestorePart::Keys | RestorePart::Agents => timeouts.rollout,
     }
     .as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::backup::dump::Seen;
+    use crate::backup::{Manifest, Migrations, Protection};
+    use crate::config::embedded;
+
+    fn restoration(install: bool) -> Restoration {
+        let version = Version::new(1, 7, 2);
+        let manifest = Manifest {
+            schema: Manifest::SCHEMA,
+            coastal: "0.1.0".into(),
+            lab: "day-two".into(),
+            trust_domain: "example.org".into(),
+            taken_at: Timestamp::UNIX_EPOCH,
+            one_moment: true,
+            changed: Vec::new(),
+            incomplete: Vec::new(),
+            migrations: Migrations { schema: 22, code_version: version.clone() },
+            servers: vec![version.clone()],
+            agents: Vec::new(),
+            chart: None,
+            entries: 20,
+            attested_agents: 1,
+            authorities: Vec::new(),
+            members: Vec::new(),
+        };
+        let contents = Contents {
+            protection: Protection::Plaintext,
+            manifest,
+            seen: Seen::default(),
+            dump: Vec::new(),
+            servers: BTreeMap::new(),
+            resources: Vec::new(),
+            lab: String::new(),
+            authorities: Vec::new(),
+            problems: Vec::new(),
+            remarks: Vec::new(),
+        };
+        Restoration {
+            file: "a.tar".into(),
+            id: "abc".into(),
+            contents,
+            install: install.then(|| (version.clone(), version.clone())),
+            version,
+            aside: "before.tar".into(),
+            seal: Seal::Plaintext,
+        }
+    }
+
+    #[test]
+    fn what_is_there_is_kept_before_anything_is_stopped_and_the_gate_is_last() {
+        let lab = embedded().unwrap();
+        let goals = |plan: &Plan| -> Vec<String> {
+            plan.steps.iter().filter(|step| step.role == Role::Goal).map(|step| step.id.to_string()).collect()
+        };
+        let parts = [
+            "restore-aside",
+            "restore-stop",
+            "restore-database",
+            "restore-keys",
+            "restore-servers",
+            "restore-agents",
+            "restore-gate",
+        ];
+        let running = restoration(false).plan(&lab);
+        assert_eq!(goals(&running), [&["namespaces", "database"][..], &parts].concat());
+        let fresh = restoration(true).plan(&lab);
+        let first = ["repos", "fetch-spire", "build-workload-image", "load-workload-image", "namespaces", "database"];
+        assert_eq!(goals(&fresh).len(), first.len() + parts.len());
+        for step in first.iter().chain(&parts) {
+            assert!(goals(&fresh).contains(&(*step).to_owned()), "{step}");
+        }
+        // Each part rests on the one before; the first on everything that is not one.
+        for plan in [&running, &fresh] {
+            let known: Vec<StepId> = plan.steps.iter().map(|step| step.id).collect();
+            for step in &plan.steps {
+                assert!(step.needs.iter().all(|need| known.contains(need)), "{}", step.id);
+                assert!(!step.title.is_empty() && !step.explanation.why.is_empty(), "{}", step.id);
+            }
+            let chain: Vec<&Step> = plan.steps.iter().filter(|step| matches!(step.id, StepId::Restore(_))).collect();
+            assert!(chain[0].needs.contains(&StepId::Database));
+            assert!(chain.windows(2).all(|pair| pair[1].needs == [pair[0].id]));
+        }
+    }
+
+    #[test]
+    fn parts_are_steps_by_name() {
+        for part in RestorePart::ALL {
+            let text = serde_json::to_string(&BTreeMap::from([(StepId::Restore(part), 1)])).unwrap();
+            let back: BTreeMap<StepId, i32> = serde_json::from_str(&text).unwrap();
+            assert!(back.contains_key(&StepId::Restore(part)) && text.contains("\"restore-"), "{text}");
+        }
+        assert_eq!(serde_json::from_str::<StepId>("\"backup\"").unwrap(), StepId::Backup);
+    }
 }

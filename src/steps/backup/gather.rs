@@ -274,6 +274,12 @@ async fn surroundings(cx: &StepContext, cluster: &Cluster, live: &Live) -> Resul
         let list = list.map_err(|error| api_failure(&format!("could not list the {kind}s"), &error))?;
         let mut objects = serde_json::to_value(list.items).unwrap_or_default();
         for object in objects.as_array_mut().into_iter().flatten() {
+            // The items of a list do not always say what they are.
+            object["apiVersion"] = gvk.api_version().into();
+            object["kind"] = kind.into();
+            if let Some(object) = object.as_object_mut() {
+                object.remove("status");
+            }
             for field in ["managedFields", "resourceVersion", "uid", "generation", "creationTimestamp"] {
                 if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
                     metadata.remove(field);

@@ -6,6 +6,8 @@ mod keys;
 pub mod look;
 pub mod marker;
 mod servers;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 

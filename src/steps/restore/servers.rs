@@ -5,6 +5,7 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::core::DynamicObject;
 use semver::Version;
 use serde_json::json;
 
@@ -83,7 +84,9 @@ impl Body for Start {
         let wanted = cx.session.lab.spire.servers as usize;
         let right = |version: &Option<Version>| version.as_ref() == Some(&restoration.version);
         let running = live.servers.iter().filter(|(_, version)| right(version)).count();
-        Ok(if running == wanted && reached(cx, Phase::Keys).await? {
+        // A process tells its version before it serves.
+        let up = running == wanted && reached(cx, Phase::Keys).await? && spire::healthy(cx).await.is_ok();
+        Ok(if up {
             Finding::Satisfied(format!("{wanted} of {wanted} run {}", restoration.version))
         } else {
             Finding::Missing(format!("{running} of {wanted} run {}", restoration.version))
@@ -116,6 +119,28 @@ impl Body for Start {
     }
 }
 
+/// What people had made themselves, where the release was made anew: entries that stem from such an object would go with
+/// the next round of the controller manager. Only now does its webhook answer.
+async fn custom_resources(cx: &StepContext, cluster: &Cluster) -> Result<(), Failure> {
+    let restoration = restoration(cx)?;
+    if restoration.install.is_none() {
+        return Ok(());
+    }
+    let helms = |object: &&serde_json::Value| {
+        object.pointer("/metadata/labels/app.kubernetes.io~1managed-by").is_some_and(|by| by == "Helm")
+    };
+    let own = restoration.contents.resources.iter().filter(|object| !helms(object));
+    let read = |object: &serde_json::Value| serde_json::from_value::<DynamicObject>(object.clone());
+    let objects: Vec<DynamicObject> = own
+        .map(read)
+        .collect::<Result<_, _>>()
+        .map_err(|error| Failure::refused(format!("the backup holds an object that is none: {error}")))?;
+    if !objects.is_empty() {
+        cx.progress(format!("{} custom resources", objects.len()));
+    }
+    cluster.apply(&objects, &cx.patience()).await.map_err(|failure| stands(cx, failure))
+}
+
 /// [`crate::plan::RestorePart::Agents`].
 pub(super) struct Agents;
 
@@ -132,6 +157,7 @@ impl Body for Agents {
 
     async fn run(&self, cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
         let cluster = reach::cluster(cx).await?;
+        custom_resources(cx, &cluster).await?;
         let Some(marker) = ours(cx, &cluster).await?.filter(|marker| marker.agents_begin_anew) else { return Ok(()) };
         let namespace = &cx.session.lab.spire.system_namespace;
         for pod in live::pods(&cluster, namespace, names::AGENT_SELECTOR).await? {
