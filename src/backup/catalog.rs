@@ -153,7 +153,8 @@ fn surplus(all: &[Described], keep: usize, max_age: Option<Duration>, now: Times
 
 fn is_archive(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    !name.starts_with('.') && (name.ends_with(".tar") || name.ends_with(".tar.age"))
+    let ending = name.strip_suffix(".age").unwrap_or(name).rsplit_once('.');
+    !name.starts_with('.') && ending.is_some_and(|(_, ending)| ending == "tar")
 }
 
 fn description_of(archive: &Path) -> PathBuf {

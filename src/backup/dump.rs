@@ -150,7 +150,7 @@ impl Scanner {
     }
 
     fn row(&mut self, copying: &Copying, line: &[u8]) {
-        let columns = line.iter().filter(|byte| **byte == b'\t').count() + 1;
+        let columns = line.split(|byte| *byte == b'\t').count();
         if columns != copying.columns.len() {
             self.problem(format!(
                 "line {}: a row of `{}` has {columns} columns, and its table {}",

@@ -195,8 +195,11 @@ impl Unseal {
     fn trouble(&self, path: &Path, with_passphrase: bool, error: DecryptError) -> Failure {
         let path = path.display();
         match error {
-            DecryptError::NoMatchingKeys if with_passphrase => wrong_passphrase(&path),
-            DecryptError::DecryptionFailed | DecryptError::KeyDecryptionFailed if with_passphrase => wrong_passphrase(&path),
+            DecryptError::NoMatchingKeys | DecryptError::DecryptionFailed | DecryptError::KeyDecryptionFailed
+                if with_passphrase =>
+            {
+                wrong_passphrase(&path)
+            }
             DecryptError::NoMatchingKeys => {
                 Failure::refused(format!("none of the {} identities given opens `{path}`", self.identities.len()))
                     .next("it was encrypted to other recipients: name the file with the secret key of one of them with `--identity`")

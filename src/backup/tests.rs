@@ -33,7 +33,8 @@ fn sample(padding: usize) -> (String, Vec<u8>, Manifest) {
     let certificate = parameters.self_signed(&pair).unwrap().der().to_vec();
     let bundle =
         Bundle { trust_domain: format!("spiffe://{TD}"), certificates: vec![certificate], jwt_keys: Vec::new() };
-    let rows: String = (0..padding).map(|id| format!("{id}\te{id}\tspiffe://{TD}/w{id}\n")).collect();
+    let rows: Vec<String> = (0..padding).map(|id| format!("{id}\te{id}\tspiffe://{TD}/w{id}\n")).collect();
+    let rows = rows.concat();
     let dump = format!(
         "COPY public.bundles (id, trust_domain, data) FROM stdin;\n1\tspiffe://{TD}\t\\\\x{}\n\\.\n\
          COPY public.registered_entries (id, entry_id, spiffe_id) FROM stdin;\n{rows}\\.\n\

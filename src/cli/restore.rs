@@ -75,14 +75,18 @@ pub async fn run(
     let restoration = Restoration { file: file.clone(), id, contents, install, version, aside, seal };
     let plan = restoration.plan(lab);
     if global.dry_run {
-        lost.iter().for_each(|lost| ui.note(&format!("would be lost  {lost}")));
+        for lost in &lost {
+            ui.note(&format!("would be lost  {lost}"));
+        }
         ui.plan(&plan);
         return Ok(ExitCode::Ok);
     }
     if continues {
         ui.note("a restore of this backup was interrupted: it is gone on with");
     } else if !present.is_empty() {
-        lost.iter().for_each(|lost| ui.note(&format!("will be lost  {lost}")));
+        for lost in &lost {
+            ui.note(&format!("will be lost  {lost}"));
+        }
         if restoration.seal.protection() == Protection::Plaintext {
             ui.note(&format!(
                 "what is there now is kept in {} (mode 0600, not encrypted) until the gate is passed",

@@ -293,16 +293,14 @@ fn on_claim(cluster: &Cluster, process: &Process<'_>, pod: &Value, container: &V
     let home = pods::home(&cluster.store, pod);
     let mut spire = cluster.spire();
     match argv {
-        ["cat", path] => match spire.file(&home, file(path)?) {
-            Some(text) => {
-                process.out(text);
-                Ok(())
-            }
-            None => {
+        ["cat", path] => {
+            let Some(text) = spire.file(&home, file(path)?) else {
                 process.err(format!("cat: {path}: No such file or directory"));
-                Err(inner_exit(process, 1))
-            }
-        },
+                return Err(inner_exit(process, 1));
+            };
+            process.out(text);
+            Ok(())
+        }
         ["rm", "-f", path] => {
             spire.remove_file(&home, file(path)?);
             Ok(())

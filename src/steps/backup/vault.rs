@@ -1,5 +1,5 @@
 //! The files on a server's claim. The server's image holds no shell and no tar, so a short-lived pod on the same claim
-//! hands them out and takes them in (facts, section 9): the claim is ReadWriteOnce, which lets a second pod of the same
+//! hands them out and takes them in (facts, section 9): the claim is `ReadWriteOnce`, which lets a second pod of the same
 //! node have it.
 
 use k8s_openapi::api::apps::v1::StatefulSet;
