@@ -10,6 +10,7 @@
 //! | [`checks`] | the doctor: named checks, pure over what was seen once |
 //! | [`observe`] | the present, read live |
 //! | [`plan`] | pure: a graph of steps as data |
+//! | [`backup`] | archives of everything that SPIRE cannot make anew |
 //! | [`engine`] | executes a plan, emits events, journals them |
 //! | [`steps`] | what a step does |
 //! | [`tools`] | the only place that starts processes; kind, helm, kubectl, docker |
@@ -21,6 +22,7 @@
 //! Nothing above [`world`] knows which world it is in. `plan` does no I/O.
 
 pub mod assets;
+pub mod backup;
 pub mod checks;
 pub mod cli;
 pub mod config;

@@ -3,6 +3,7 @@
 mod access;
 mod agents;
 mod audit;
+mod backup;
 mod bundle;
 mod change;
 mod check;
@@ -19,6 +20,7 @@ mod open;
 mod outside;
 mod plan;
 mod rehearse;
+mod restore;
 mod rotate;
 mod status;
 mod upgrade;
@@ -179,6 +181,10 @@ enum Command {
     Agents(agents::AgentsArgs),
     /// Cut off an identity, or everything of a namespace, so that it stays cut off
     Contain(contain::ContainArgs),
+    /// Back up the database, the CA keys and what is around them, or tell what backups are worth
+    Backup(backup::BackupArgs),
+    /// Bring a backup back, CA and all
+    Restore(restore::RestoreArgs),
     /// Let Prometheus see the SPIRE servers and agents
     PatchMonitors,
     /// Remove the workload, the pirate ship and the database
@@ -301,6 +307,8 @@ async fn on(command: &Command, global: &Global, ui: &Ui, line: &str, outside: &O
         Command::Bundle(args) => Box::pin(bundle::run(args, ui, outside)).await,
         Command::Agents(args) => Box::pin(agents::run(args, global, ui, line, outside)).await,
         Command::Contain(args) => Box::pin(contain::run(args, global, ui, line, outside)).await,
+        Command::Backup(args) => Box::pin(backup::run(args, global, ui, line, outside)).await,
+        Command::Restore(args) => Box::pin(restore::run(args, global, ui, line, outside)).await,
         Command::Rotate(args) => Box::pin(rotate::run(args, global, ui, line, outside)).await,
         Command::Debug { what } => Box::pin(debug::run(what, ui, outside)).await,
         Command::ClusterUp { adopt: true } => Box::pin(goal::adopt(global, ui, line, outside)).await,
@@ -355,6 +363,8 @@ fn goal_of(command: &Command) -> Option<Goal> {
         | Command::Bundle(_)
         | Command::Agents(_)
         | Command::Contain(_)
+        | Command::Backup(_)
+        | Command::Restore(_)
         | Command::Upgrade(_)
         | Command::Rotate(_)
         | Command::Debug { .. }

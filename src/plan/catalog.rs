@@ -225,7 +225,10 @@ pub fn explain(step: StepId, lab: &Lab) -> Explanation {
         | StepId::EntriesGone
         | StepId::AgentsSynced
         | StepId::IncidentReport
-        | StepId::UndoContainment => (String::new(), Vec::new()),
+        | StepId::UndoContainment
+        // And a backup, and its way back.
+        | StepId::Backup
+        | StepId::Restore(_) => (String::new(), Vec::new()),
     };
     Explanation { why, by_hand }
 }

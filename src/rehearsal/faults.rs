@@ -73,6 +73,8 @@ pub enum Fault {
     AgentNeverSyncs,
     /// URLs that contain this are not there.
     FetchMissing(String),
+    /// `pg_dump` is older than the server, and refuses.
+    DumpMismatch,
 }
 
 /// A fault's name, what follows its `=`, and what it is.
@@ -123,6 +125,7 @@ impl Fault {
         fault("server-unreachable", "[POD]", "the server does not answer on its own socket (spire-server-1)"),
         fault("agent-never-syncs", "", "agents serve on, but hear nothing new from the servers"),
         fault("fetch-404", "[URL]", "URLs that contain this are not there (all)"),
+        fault("dump-mismatch", "", "pg_dump is older than the server, and refuses"),
     ];
 
     /// The name, as in [`Fault::ALL`].
@@ -152,6 +155,7 @@ impl Fault {
             Fault::ServerUnreachable(_) => 20,
             Fault::AgentNeverSyncs => 21,
             Fault::FetchMissing(_) => 22,
+            Fault::DumpMismatch => 23,
         };
         Self::ALL[index].name
     }
@@ -226,6 +230,7 @@ impl Fault {
             "server-unreachable" => Fault::ServerUnreachable(text("spire-server-1")),
             "agent-never-syncs" => Fault::AgentNeverSyncs,
             "fetch-404" => Fault::FetchMissing(text("")),
+            "dump-mismatch" => Fault::DumpMismatch,
             _ => return Err(wrong("no such name".to_owned())),
         })
     }

@@ -6,6 +6,7 @@
 pub mod access;
 mod addons;
 pub mod adopt;
+pub mod backup;
 pub mod bundle;
 pub mod capacity;
 pub mod chart_files;
@@ -30,6 +31,7 @@ pub mod probe;
 pub mod reach;
 pub mod registrations;
 pub mod release;
+pub mod restore;
 pub mod rotate;
 pub mod spire;
 #[cfg(test)]
@@ -89,6 +91,8 @@ pub fn body(step: StepId) -> Box<dyn Body> {
         S::IncidentReport => Box::new(contain::Report),
         S::UndoContainment => Box::new(contain::Undo),
         S::Hop(step) => upgrade::body(step),
+        S::Backup => Box::new(backup::Take),
+        S::Restore(part) => restore::body(part),
         S::Rotate(step) => rotate::body(step),
     }
 }

@@ -30,15 +30,15 @@ use crate::steps::{reach, values};
 pub(super) const HELM_RELEASE: &str = "meta.helm.sh/release-name";
 
 /// The release as it is to be.
-pub(super) struct Aim {
-    pub(super) chart: ChartRef,
-    pub(super) images: Images,
-    pub(super) phase: Phase,
+pub(in crate::steps) struct Aim {
+    pub(in crate::steps) chart: ChartRef,
+    pub(in crate::steps) images: Images,
+    pub(in crate::steps) phase: Phase,
 }
 
 impl Aim {
     /// With nothing held back.
-    pub(super) fn settled(chart: ChartRef, images: Images) -> Self {
+    pub(in crate::steps) fn settled(chart: ChartRef, images: Images) -> Self {
         Aim { chart, images, phase: Phase::Settled }
     }
 
@@ -57,7 +57,7 @@ impl Aim {
     ///
     /// # Errors
     /// As [`Wanted::check`]; the chart is not at hand.
-    pub(super) async fn check(&self, cx: &StepContext) -> Result<Finding, Failure> {
+    pub(in crate::steps) async fn check(&self, cx: &StepContext) -> Result<Finding, Failure> {
         self.wanted(cx, &version_of(cx, &self.chart)?)?.check(cx).await
     }
 
@@ -66,7 +66,7 @@ impl Aim {
     ///
     /// # Errors
     /// The chart does not render, what it renders is not what is meant, or helm fails.
-    pub(super) async fn apply(&self, cx: &StepContext) -> Result<Rendered, Failure> {
+    pub(in crate::steps) async fn apply(&self, cx: &StepContext) -> Result<Rendered, Failure> {
         let (lab, spire) = (&cx.session.lab, &cx.session.lab.spire);
         let path = chart_path(cx, &self.chart);
         let version = version_of(cx, &self.chart)?;

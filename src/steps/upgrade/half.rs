@@ -193,7 +193,7 @@ impl Body for Turn {
 ///
 /// # Errors
 /// A server of the newest template cannot start, or it takes too long.
-pub(super) async fn roll_servers(cx: &StepContext, cluster: &Cluster) -> Result<String, Failure> {
+pub(in crate::steps) async fn roll_servers(cx: &StepContext, cluster: &Cluster) -> Result<String, Failure> {
     let spire = &cx.session.lab.spire;
     let (namespace, name) = (&spire.server_namespace, names::server(spire));
     let free = async || {
@@ -229,7 +229,7 @@ pub(super) async fn roll_servers(cx: &StepContext, cluster: &Cluster) -> Result<
 ///
 /// # Errors
 /// An agent cannot start, or it takes too long.
-pub(super) async fn roll_agents(cx: &StepContext, to: &Version) -> Result<String, Failure> {
+pub(in crate::steps) async fn roll_agents(cx: &StepContext, to: &Version) -> Result<String, Failure> {
     let spire = &cx.session.lab.spire;
     let cluster = reach::cluster(cx).await?;
     let places = [(spire.system_namespace.as_str(), names::AGENT_SELECTOR)];

@@ -1,12 +1,12 @@
 //! What the steps of a change of SPIRE's versions do. Each looks at what runs, never at what an earlier step did, so
 //! that a change which was interrupted anywhere is gone on with, and one that somebody else has touched is noticed.
 
-mod aim;
+pub(in crate::steps) mod aim;
 mod chart;
-mod gate;
-mod half;
+pub(in crate::steps) mod gate;
+pub(in crate::steps) mod half;
 mod restore;
-mod source;
+pub(in crate::steps) mod source;
 
 use async_trait::async_trait;
 

@@ -26,7 +26,7 @@ pub(super) const CRDS: &str = "spire-crds";
 ///
 /// # Errors
 /// There is no release, or its chart's version is at hand nowhere.
-pub(super) fn current(cx: &StepContext, live: &Live) -> Result<ChartRef, Failure> {
+pub(in crate::steps) fn current(cx: &StepContext, live: &Live) -> Result<ChartRef, Failure> {
     let version = live.chart.as_ref().ok_or_else(|| {
         Failure::prerequisite(format!("there is no release {} of chart spire", cx.session.lab.spire.release))
             .next("`coastal spire-install` makes it")
@@ -36,7 +36,7 @@ pub(super) fn current(cx: &StepContext, live: &Live) -> Result<ChartRef, Failure
 
 /// Where a version of a chart comes from: lab.toml if it is the very one that it names, else the archives of
 /// `--charts`, else beside the archive that lab.toml names, else the repository.
-pub(super) fn source(cx: &StepContext, chart: &str, version: &Version) -> Result<ChartRef, Failure> {
+pub(in crate::steps) fn source(cx: &StepContext, chart: &str, version: &Version) -> Result<ChartRef, Failure> {
     let lab = &cx.session.lab;
     let named = [Some(&lab.spire.chart), lab.spire.crds_chart.as_ref()];
     for named in named.into_iter().flatten() {
