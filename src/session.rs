@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::config::Lab;
 use crate::kube::Cluster;
-use crate::plan::{Change, Containment};
+use crate::plan::{Change, Containment, Recovery};
 use crate::world::World;
 
 /// The lab, its world, its files, and its cluster once it was reached and proven.
@@ -22,6 +22,8 @@ pub struct Session {
     pub change: Option<Change>,
     /// The containment that is carried out or undone; absent for every command but `contain`.
     pub containment: Option<Containment>,
+    /// The recovery that is carried out; absent for every command but `recover` and `drill`.
+    pub recovery: Option<Recovery>,
     /// Set once the cluster was reached and proven to be the lab's.
     pub cluster: OnceLock<Cluster>,
 }
@@ -34,7 +36,8 @@ impl Session {
     }
 
     fn plain(lab: Lab, world: World, paths: Paths) -> Self {
-        Session { lab, world, paths, dockerfile: None, change: None, containment: None, cluster: OnceLock::new() }
+        let (dockerfile, change, containment, recovery) = (None, None, None, None);
+        Session { lab, world, paths, dockerfile, change, containment, recovery, cluster: OnceLock::new() }
     }
 
     /// A session whose workload image is built from a Dockerfile.
@@ -53,6 +56,12 @@ impl Session {
     #[must_use]
     pub fn with_containment(lab: Lab, world: World, paths: Paths, containment: Containment) -> Arc<Self> {
         Arc::new(Session { containment: Some(containment), ..Session::plain(lab, world, paths) })
+    }
+
+    /// A session that carries out a recovery, or a drill.
+    #[must_use]
+    pub fn with_recovery(lab: Lab, world: World, paths: Paths, recovery: Recovery) -> Arc<Self> {
+        Arc::new(Session { recovery: Some(recovery), ..Session::plain(lab, world, paths) })
     }
 }
 
@@ -122,6 +131,12 @@ impl Paths {
     #[must_use]
     pub fn incidents(&self) -> PathBuf {
         self.state.join("incidents")
+    }
+
+    /// Says that a drill was begun and not recovered from yet: when, and what the world was like before.
+    #[must_use]
+    pub fn drill(&self) -> PathBuf {
+        self.state.join("drill.json")
     }
 
     /// One directory per run: `plan.json`, `events.jsonl`.

@@ -5,6 +5,7 @@ mod audit;
 mod bundle;
 mod change;
 mod contain;
+mod drill;
 mod entries;
 mod env;
 mod goal;
@@ -12,6 +13,7 @@ mod init;
 mod logs;
 mod outside;
 mod plan;
+mod recover;
 mod rehearse;
 mod status;
 mod upgrade;
@@ -170,6 +172,10 @@ enum Command {
     /// Take SPIRE up or down to another version, by legal hops
     #[command(visible_alias = "downgrade")]
     Upgrade(upgrade::UpgradeArgs),
+    /// Break something on purpose, on a lab's own cluster
+    Drill(drill::DrillArgs),
+    /// Say what is broken, and bring it back as lab.toml wants it, at the versions that are current
+    Recover,
     /// Print the exports that point kubectl and helm at the lab: `eval "$(coastal env)"`
     Env,
     /// Show the log of a component
@@ -249,6 +255,8 @@ async fn on(command: &Command, global: &Global, ui: &Ui, line: &str, outside: &O
         Command::Bundle(args) => Box::pin(bundle::run(args, ui, outside)).await,
         Command::Agents(args) => Box::pin(agents::run(args, global, ui, line, outside)).await,
         Command::Contain(args) => Box::pin(contain::run(args, global, ui, line, outside)).await,
+        Command::Drill(args) => Box::pin(drill::run(args, global, ui, line, outside)).await,
+        Command::Recover => Box::pin(recover::run(global, ui, line, outside)).await,
         Command::ClusterUp { adopt: true } => Box::pin(goal::adopt(global, ui, line, outside)).await,
         Command::BuildLoadImage { dir: Some(dir) } => Box::pin(goal::build_from(dir, global, ui, line, outside)).await,
         Command::Upgrade(args) if args.state.is_some() => upgrade::judge_file(args, ui),
@@ -297,6 +305,8 @@ fn goal_of(command: &Command) -> Option<Goal> {
         | Command::Bundle(_)
         | Command::Agents(_)
         | Command::Contain(_)
+        | Command::Drill(_)
+        | Command::Recover
         | Command::Upgrade(_)
         | Command::Workload(_) => return None,
     })

@@ -155,6 +155,8 @@ fn precondition(command: &Command) -> Option<Before> {
         | Command::Logs(_)
         | Command::Env
         | Command::Upgrade(_)
+        | Command::Drill(_)
+        | Command::Recover
         | Command::Audit(_)
         | Command::Entries(_)
         | Command::Bundle(_)

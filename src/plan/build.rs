@@ -212,6 +212,8 @@ fn rests_on(step: StepId) -> &'static [StepId] {
         S::IdentityTest => &[S::Workload],
         // A change of versions orders its own steps: see `change`.
         S::Hop(_) | S::Continuity => &[],
+        // And a recovery.
+        S::Recover(_) | S::Drill(_) => &[],
         // So does a containment.
         S::CutOff | S::EntriesGone | S::AgentsSynced | S::IncidentReport | S::UndoContainment => &[],
         S::Repos
@@ -352,6 +354,8 @@ pub fn command_for(step: StepId) -> &'static str {
         S::RemoveCluster => "coastal cluster-down",
         S::ChartTests | S::IdentityTest => "coastal test",
         S::Hop(_) | S::Continuity => "coastal upgrade",
+        S::Recover(_) => "coastal recover",
+        S::Drill(_) => "coastal drill",
         S::CutOff | S::EntriesGone | S::AgentsSynced | S::IncidentReport => "coastal contain",
         S::UndoContainment => "coastal contain --undo",
     }
@@ -373,6 +377,8 @@ pub(super) fn timeout(step: StepId, lab: &Lab) -> u64 {
         | S::Tornjak
         | S::ChartTests
         | S::UndoContainment
+        | S::Recover(_)
+        | S::Drill(_)
         | S::Hop(_) => timeouts.rollout,
         // Two rounds of the controller manager are watched beside.
         S::EntriesGone => timeouts.identity + Duration::from_secs(2 * RECONCILE_S),
@@ -454,6 +460,7 @@ pub(super) fn title(step: StepId, lab: &Lab) -> String {
         S::AgentsSynced => "wait until the agents know".into(),
         S::IncidentReport => "write the incident report".into(),
         S::UndoContainment => "undo a containment".into(),
+        S::Recover(_) | S::Drill(_) => step.to_string(),
         S::Hop(hop) => hop.to_string(),
     }
 }

@@ -224,7 +224,10 @@ pub fn explain(step: StepId, lab: &Lab) -> Explanation {
         | StepId::EntriesGone
         | StepId::AgentsSynced
         | StepId::IncidentReport
-        | StepId::UndoContainment => (String::new(), Vec::new()),
+        | StepId::UndoContainment
+        // And a recovery on what is broken.
+        | StepId::Recover(_)
+        | StepId::Drill(_) => (String::new(), Vec::new()),
     };
     Explanation { why, by_hand }
 }

@@ -8,17 +8,21 @@ mod catalog;
 mod change;
 mod containment;
 mod hop;
+mod recover;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::spire::recovery::{Drill, Part};
+
 pub use build::{Goal, build, command_for, is_inside_cluster, needs_of};
 pub use catalog::{Explanation, explain};
 pub use change::Change;
 pub use containment::{Containment, RECONCILE_S, SYNC_S};
 pub use hop::{HopPart, HopStep};
+pub use recover::{Notes, Recovery};
 
 /// What a step does, and its stable identity. The kebab-case form is the id in events, plans and journals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -109,6 +113,12 @@ pub enum StepId {
     /// A part of one hop of a change of versions.
     #[serde(untagged)]
     Hop(HopStep),
+    /// A part of the way back from a disaster.
+    #[serde(untagged)]
+    Recover(Part),
+    /// A disaster on purpose.
+    #[serde(untagged)]
+    Drill(Drill),
 }
 
 impl StepId {

@@ -11,6 +11,7 @@ pub mod incident;
 pub mod names;
 pub mod path;
 pub mod policy;
+pub mod recovery;
 pub mod releases;
 pub mod render;
 pub mod values;

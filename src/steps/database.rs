@@ -20,7 +20,8 @@ use crate::steps::{manifests, reach, release};
 pub(super) const POD: &str = "spire-db-0";
 /// The container of PostgreSQL in it.
 pub(super) const CONTAINER: &str = "postgres";
-const CLAIM: &str = "data-spire-db-0";
+/// The claim of its volume.
+pub(super) const CLAIM: &str = "data-spire-db-0";
 /// As SPIRE logs in: by name, over the network, with the password (on its own loopback PostgreSQL asks for none).
 const LOGIN: &str =
     r#"PGPASSWORD="$POSTGRES_PASSWORD" psql -h spire-db -U "$POSTGRES_USER" -d "$POSTGRES_DB" -tAc 'select 1'"#;

@@ -12,6 +12,7 @@ pub mod components;
 pub mod contain;
 pub mod continuity;
 pub mod database;
+pub mod drill;
 pub mod dump;
 mod fetch;
 pub mod identity;
@@ -24,6 +25,7 @@ mod monitoring;
 mod namespaces;
 pub mod probe;
 pub mod reach;
+pub mod recover;
 pub mod registrations;
 pub mod release;
 pub mod spire;
@@ -84,5 +86,7 @@ pub fn body(step: StepId) -> Box<dyn Body> {
         S::IncidentReport => Box::new(contain::Report),
         S::UndoContainment => Box::new(contain::Undo),
         S::Hop(step) => upgrade::body(step),
+        S::Recover(part) => recover::body(part),
+        S::Drill(drill) => Box::new(drill::Inject(drill)),
     }
 }

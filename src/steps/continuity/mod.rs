@@ -284,8 +284,9 @@ impl Body for Continuity {
 /// # Errors
 /// The run is to stop.
 pub async fn so_far(cx: &StepContext) -> Result<Report, Failure> {
-    let change = cx.session.change.as_ref();
-    let since = change.map_or_else(|| cx.session.world.clock.now(), |change| change.since);
+    let change = cx.session.change.as_ref().map(|change| change.since);
+    let recovery = || cx.session.recovery.as_ref().map(|recovery| recovery.began());
+    let since = change.or_else(recovery).unwrap_or_else(|| cx.session.world.clock.now());
     Meter::since(since).finish(cx).await
 }
 

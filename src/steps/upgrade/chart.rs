@@ -58,7 +58,7 @@ pub(super) fn current(cx: &StepContext, live: &Live) -> Result<ChartRef, Failure
 
 /// Where a version of a chart comes from: lab.toml if it is the very one that it names, else the archives of
 /// `--charts`, else beside the archive that lab.toml names, else the repository.
-fn source(cx: &StepContext, chart: &str, version: &Version) -> Result<ChartRef, Failure> {
+pub(in crate::steps) fn source(cx: &StepContext, chart: &str, version: &Version) -> Result<ChartRef, Failure> {
     let lab = &cx.session.lab;
     let named = [Some(&lab.spire.chart), lab.spire.crds_chart.as_ref()];
     for named in named.into_iter().flatten() {
@@ -114,7 +114,7 @@ fn is_of(path: &Path, chart: &str, version: &Version) -> bool {
 ///
 /// # Errors
 /// The chart does not render, what it renders is not what is meant, or helm fails.
-pub(super) async fn install(
+pub(in crate::steps) async fn install(
     cx: &StepContext,
     wanted: &Wanted<'_>,
     images: &Images,
@@ -234,6 +234,19 @@ where
 /// [`crate::plan::HopPart::Fetch`].
 pub(super) struct Fetch(pub(super) u16);
 
+/// Brings charts that are not at hand into the lab's cache.
+///
+/// # Errors
+/// Their repository does not answer, or does not have them.
+pub(in crate::steps) async fn bring(cx: &StepContext, sources: &[ChartRef]) -> Result<(), Failure> {
+    let repositories = sources.iter().filter_map(|source| match source {
+        ChartRef::Repo { repo_name, url, .. } => Some((repo_name.clone(), url.clone())),
+        ChartRef::Path(_) => None,
+    });
+    fetch::add_repositories(cx, repositories.collect()).await?;
+    fetch::pull(cx, sources).await
+}
+
 impl Fetch {
     fn sources(&self, cx: &StepContext) -> Result<Vec<ChartRef>, Failure> {
         let hop = hop(cx, self.0)?;
@@ -250,13 +263,7 @@ impl Body for Fetch {
     }
 
     async fn run(&self, cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
-        let sources = self.sources(cx)?;
-        let repositories = sources.iter().filter_map(|source| match source {
-            ChartRef::Repo { repo_name, url, .. } => Some((repo_name.clone(), url.clone())),
-            ChartRef::Path(_) => None,
-        });
-        fetch::add_repositories(cx, repositories.collect()).await?;
-        fetch::pull(cx, &sources).await
+        bring(cx, &self.sources(cx)?).await
     }
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {

@@ -99,7 +99,7 @@ async fn identity(
 }
 
 /// The authority ids of the bundle, once all servers show the same. Each has a cache of a second.
-async fn one_bundle(cx: &StepContext) -> Result<BTreeSet<String>, Failure> {
+pub(in crate::steps) async fn one_bundle(cx: &StepContext) -> Result<BTreeSet<String>, Failure> {
     loop {
         let bundles = try_join_all(servers(cx).into_iter().map(|pod| async move {
             let bundle: Bundle = server_json_of(cx, &pod, &["bundle", "show"]).await?;
@@ -122,7 +122,7 @@ async fn one_bundle(cx: &StepContext) -> Result<BTreeSet<String>, Failure> {
 }
 
 /// Each server's own authority is in the bundle. Older servers do not tell which one is theirs.
-async fn own_authorities(cx: &StepContext, version: &Version, bundle: &BTreeSet<String>) -> Result<(), Failure> {
+pub(in crate::steps) async fn own_authorities(cx: &StepContext, version: &Version, bundle: &BTreeSet<String>) -> Result<(), Failure> {
     if *version < LOCAL_AUTHORITY {
         return Ok(());
     }

@@ -22,7 +22,7 @@ use crate::steps::{reach, values};
 const LOOK_FOR_STUCK: std::time::Duration = std::time::Duration::from_secs(3);
 
 /// The version that a chart at hand has.
-pub(super) fn chart_version(cx: &StepContext, chart: &ChartRef) -> Result<Version, Failure> {
+pub(in crate::steps) fn chart_version(cx: &StepContext, chart: &ChartRef) -> Result<Version, Failure> {
     let meta = read_chart(&chart_path(cx, chart))?;
     Version::parse(&meta.version).map_err(|error| {
         Failure::prerequisite(format!("chart {} has the version `{}`: {error}", meta.name, meta.version))
@@ -30,7 +30,7 @@ pub(super) fn chart_version(cx: &StepContext, chart: &ChartRef) -> Result<Versio
 }
 
 /// The release at those images, on that chart.
-pub(super) fn release<'a>(
+pub(in crate::steps) fn release<'a>(
     cx: &'a StepContext,
     images: &Images,
     chart: &'a ChartRef,
@@ -119,7 +119,7 @@ impl Body for Servers {
 ///
 /// # Errors
 /// A server of the newest template cannot start, or it takes too long.
-pub(super) async fn roll_servers(cx: &StepContext, cluster: &Cluster) -> Result<String, Failure> {
+pub(in crate::steps) async fn roll_servers(cx: &StepContext, cluster: &Cluster) -> Result<String, Failure> {
     let spire = &cx.session.lab.spire;
     let (namespace, name) = (&spire.server_namespace, names::server(spire));
     let free = async || {
@@ -200,7 +200,7 @@ impl Body for Agents {
 ///
 /// # Errors
 /// An agent cannot start, or it takes too long.
-pub(super) async fn roll_agents(cx: &StepContext, to: &Version) -> Result<String, Failure> {
+pub(in crate::steps) async fn roll_agents(cx: &StepContext, to: &Version) -> Result<String, Failure> {
     let spire = &cx.session.lab.spire;
     let cluster = reach::cluster(cx).await?;
     let places = [(spire.system_namespace.as_str(), names::AGENT_SELECTOR)];
@@ -245,7 +245,7 @@ async fn updated_agents(cluster: &Cluster, cx: &StepContext) -> Result<Result<()
 }
 
 /// Whether `wanted` pods run, all at `version`.
-pub(super) fn all_at(pods: &[(String, Option<Version>)], version: &Version, wanted: usize) -> Result<String, String> {
+pub(in crate::steps) fn all_at(pods: &[(String, Option<Version>)], version: &Version, wanted: usize) -> Result<String, String> {
     if let Some((pod, found)) = pods.iter().find(|(_, found)| found.as_ref() != Some(version)) {
         return Err(match found {
             Some(found) => format!("{pod} runs {found}"),

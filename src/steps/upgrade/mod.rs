@@ -1,9 +1,9 @@
 //! What the steps of a change of SPIRE's versions do. Each looks at what runs, never at what an earlier step did, so
 //! that a change which was interrupted anywhere is gone on with, and one that somebody else has touched is noticed.
 
-mod chart;
-mod gate;
-mod images;
+pub(in crate::steps) mod chart;
+pub(in crate::steps) mod gate;
+pub(in crate::steps) mod images;
 mod restore;
 
 use async_trait::async_trait;
