@@ -120,7 +120,7 @@ pub async fn command(
         (None, Some(before)) if stage.is_new => stage.prepare(before, ui).await?,
         _ => {}
     }
-    stage.inject(&args.faults)?;
+    stage.inject(&args.faults).await?;
     let code = on(command, global, ui, line, &stage.outside).await;
     stage.keep()?;
     code
@@ -133,7 +133,7 @@ async fn story(args: &RehearseArgs, global: &Global, ui: &Ui) -> Result<ExitCode
     if let Some(file) = &args.from {
         stage.begin(file, ui).await?;
     }
-    stage.inject(&args.faults)?;
+    stage.inject(&args.faults).await?;
     for (command, line) in
         [(Command::Up, "up"), (Command::Status, "status"), (Command::Down { keep_cluster: false }, "down")]
     {
@@ -283,9 +283,11 @@ impl Stage {
         self.rehearsal.bring_to(&begin, values).await
     }
 
-    fn inject(&self, faults: &[String]) -> Result<(), Failure> {
+    async fn inject(&self, faults: &[String]) -> Result<(), Failure> {
         for text in faults {
-            self.rehearsal.inject(Fault::parse(text)?);
+            let fault = Fault::parse(text)?;
+            self.rehearsal.inject(fault.clone());
+            self.rehearsal.suffer(&fault).await;
         }
         Ok(())
     }

@@ -65,6 +65,8 @@ pub enum Fault {
     ForeignUpgrade(Option<String>),
     /// URLs that contain this are not there.
     FetchMissing(String),
+    /// Somebody has deleted the servers' StatefulSet and tried to heal that with `helm rollback spire REVISION`.
+    RolledBack(u32),
 }
 
 /// A fault's name, what follows its `=`, and what it is.
@@ -111,6 +113,11 @@ impl Fault {
         ),
         fault("tool-cut", "TOOL[:SUBCOMMAND]", "what the tool prints ends in the middle"),
         fault("fetch-404", "[URL]", "URLs that contain this are not there (all)"),
+        fault(
+            "rolled-back",
+            "[REVISION]",
+            "the servers' StatefulSet was deleted, and `helm rollback spire REVISION` was to heal it (1)",
+        ),
     ];
 
     /// The name, as in [`Fault::ALL`].
@@ -136,6 +143,7 @@ impl Fault {
             Fault::ForeignUpgrade(_) => 16,
             Fault::ToolCut(_) => 17,
             Fault::FetchMissing(_) => 18,
+            Fault::RolledBack(_) => 19,
         };
         Self::ALL[index].name
     }
@@ -206,6 +214,9 @@ impl Fault {
             },
             "foreign-upgrade" => Fault::ForeignUpgrade(version()?),
             "fetch-404" => Fault::FetchMissing(text("")),
+            "rolled-back" => {
+                Fault::RolledBack(text("1").parse().map_err(|_| wrong("it takes a revision, like 1".to_owned()))?)
+            }
             _ => return Err(wrong("no such name".to_owned())),
         })
     }

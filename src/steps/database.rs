@@ -29,6 +29,8 @@ const LOGIN: &str =
 const MIGRATIONS: &str =
     r#"psql -U "$POSTGRES_USER" -d "$POSTGRES_DB" -tAc 'select version, code_version from migrations'"#;
 
+const CONTENTS: &str = r#"psql -U "$POSTGRES_USER" -d "$POSTGRES_DB" -tAc 'select (select count(*) from bundles), (select count(*) from registered_entries)'"#;
+
 /// [`crate::plan::StepId::Database`].
 pub struct Up;
 
@@ -142,6 +144,19 @@ pub async fn migrations(cx: &StepContext) -> Result<(u32, String), Failure> {
             Failure::tool(format!("the row of `migrations` reads `{row}`"))
                 .next("`coastal logs server` shows whether SPIRE has written to the data store yet")
         })
+}
+
+/// What is in the data store: whether it has a bundle, and how many registration entries.
+///
+/// # Errors
+/// The database does not answer, or SPIRE has not written to it yet.
+pub async fn contents(cx: &StepContext) -> Result<(bool, u64), Failure> {
+    let namespace = &cx.session.lab.spire.server_namespace;
+    let output = reach::exec(cx, namespace, POD, CONTAINER, &["sh", "-c", CONTENTS]).await?;
+    let row = output.stdout.trim();
+    row.split_once('|')
+        .and_then(|(bundles, entries)| Some((bundles.trim().parse::<u64>().ok()? > 0, entries.trim().parse().ok()?)))
+        .ok_or_else(|| Failure::tool(format!("the numbers of bundles and entries read `{row}`")))
 }
 
 async fn secret(cx: &StepContext, cluster: &Cluster) -> Result<Option<Secret>, Failure> {

@@ -256,6 +256,8 @@ fn loss(facts: &Facts) -> Loss {
     let database = match (&facts.database.silent, &facts.database.row) {
         _ if gone(facts) => Database::Lost,
         (None, None) => Database::Lost,
+        // A server has begun it anew, and did not come to make a bundle.
+        (None, Some(_)) if facts.database.bundle == Some(false) => Database::Lost,
         _ if older(facts) => Database::Older,
         _ => Database::Kept,
     };
@@ -329,6 +331,9 @@ fn database(facts: &Facts, loss: Loss) -> Row {
     let (condition, seen) = match (&facts.database.silent, &facts.database.row, loss.database) {
         (Some(why), ..) => (Condition::Broken, why.clone()),
         (None, None, _) => (Condition::Lost, "it answers and is empty: SPIRE's tables are not there".to_owned()),
+        (None, Some((schema, _)), Database::Lost) if facts.database.bundle == Some(false) => {
+            (Condition::Lost, format!("it was begun anew (schema {schema}), and there is no bundle in it"))
+        }
         (None, Some((schema, _)), Database::Lost) => {
             (Condition::Lost, format!("it was begun anew (schema {schema}): no workload knows any of its authorities"))
         }

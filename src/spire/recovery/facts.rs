@@ -57,6 +57,9 @@ pub struct DatabaseFacts {
     pub silent: Option<String>,
     /// The row of `migrations`: schema, and the newest version that wrote there. None if it is empty.
     pub row: Option<(u32, Version)>,
+    /// Whether it has a bundle: a server that ends before it has made one leaves tables without. Absent if not known.
+    #[serde(default)]
+    pub bundle: Option<bool>,
 }
 
 /// helm's release.

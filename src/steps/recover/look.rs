@@ -157,14 +157,19 @@ async fn nodes(cluster: &Cluster, stopped: &[facts::Node]) -> Result<Vec<facts::
 
 /// Whether the data store answers, and what is in it.
 pub(super) async fn database_facts(cx: &StepContext) -> DatabaseFacts {
-    match database::migrations(cx).await {
-        Ok((schema, code)) => DatabaseFacts { silent: None, row: code.parse().ok().map(|code| (schema, code)) },
+    let (row, contents) = tokio::join!(database::migrations(cx), database::contents(cx));
+    match row {
+        Ok((schema, code)) => DatabaseFacts {
+            silent: None,
+            row: code.parse().ok().map(|code| (schema, code)),
+            bundle: contents.ok().map(|(bundle, _)| bundle),
+        },
         Err(failure) => {
             let words = failure.facts.iter().chain(std::iter::once(&failure.message));
             let empty = words.clone().any(|words| words.contains("does not exist") && words.contains("relation"));
             let why = words.clone().find(|words| words.contains("rror")).unwrap_or(&failure.message);
             let silent = (!empty).then(|| format!("it does not answer: {why}"));
-            DatabaseFacts { silent, row: None }
+            DatabaseFacts { silent, row: None, bundle: None }
         }
     }
 }
