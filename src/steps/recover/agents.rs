@@ -6,13 +6,15 @@ use async_trait::async_trait;
 
 use crate::engine::{Body, StepContext};
 use crate::error::Failure;
+use crate::kube::{Cluster, describe_pod};
 use crate::plan::Finding;
+use crate::spire::names;
 use crate::spire::recovery::Facts;
 use crate::spire::recovery::diagnosis::distrust;
 use crate::spire::recovery::facts::{AgentPod, PodState};
 use crate::spire::recovery::loss::{TrustAfter, reaction};
 use crate::steps::recover::{look, recovery, servers};
-use crate::steps::{reach, spire};
+use crate::steps::{live, reach, spire};
 
 /// Agents ask their servers every five seconds: after three rounds one that does not trust them has said so.
 const ROUNDS: Duration = Duration::from_secs(16);
@@ -42,6 +44,20 @@ fn stale<'a>(facts: &'a Facts, trust: TrustAfter) -> Vec<(&'a AgentPod, String)>
 /// Whether it is known of every agent that it has the servers' bundle.
 fn proven(facts: &Facts) -> bool {
     facts.agents.pods.iter().all(|agent| facts.knows_bundle(&agent.node) == Some(true))
+}
+
+/// Waits until no agent is on its way out: it would still say that it is well.
+async fn gone(cx: &StepContext, cluster: &Cluster) -> Result<(), Failure> {
+    let namespace = &cx.session.lab.spire.system_namespace;
+    loop {
+        let pods = live::pods(cluster, namespace, names::AGENT_SELECTOR).await?;
+        let Some(going) = pods.iter().find(|pod| pod.metadata.deletion_timestamp.is_some()) else { return Ok(()) };
+        if cx.remaining() < Duration::from_secs(2) {
+            return Err(Failure::timeout(format!("an old agent does not end: {}", describe_pod(going))));
+        }
+        cx.progress(describe_pod(going));
+        cx.sleep(Duration::from_millis(500)).await?;
+    }
 }
 
 #[async_trait]
@@ -89,6 +105,7 @@ impl Body for Agents {
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
         let cluster = reach::cluster(cx).await?;
+        gone(cx, &cluster).await?;
         let serving = spire::serving(cx, &cluster).await?;
         loop {
             let facts = look(cx).await?;

@@ -336,11 +336,14 @@ async fn agent(
     AgentPod { name, node, state, version, attested, complains: complaint.map(complaint_of) }
 }
 
-/// The part of a log line that is the error.
+/// The part of a log line that is the reason: gRPC's errors hold one another, and the last one is it.
 fn complaint_of(line: &str) -> String {
-    let error = line.split("error=").nth(1).map(|rest| rest.trim_matches('"'));
-    let words = error.unwrap_or(line);
-    words.chars().take(160).collect()
+    let reason = match line.rfind("x509: ") {
+        Some(at) => &line[at..],
+        None => line.split("msg=").nth(1).unwrap_or(line).trim_start_matches('"'),
+    };
+    let reason = reason.split(['"', '\\']).next().unwrap_or(reason);
+    reason.chars().take(160).collect()
 }
 
 /// Why a ClusterSPIFFEID cannot be written, if it cannot.
