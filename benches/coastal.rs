@@ -179,3 +179,16 @@ fn start_up() {
 fn rehearse_the_story() {
     coastal(&["rehearse"]);
 }
+
+/// The compromise of every key: 3 servers, 500 workloads, both types. The lab is brought up beforehand.
+#[divan::bench(sample_count = 3, sample_size = 1)]
+fn rehearse_a_rotation(bencher: Bencher) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let lab = directory.path().join("lab.toml");
+    let text = "schema = 1\n[spire]\nserver-version = \"1.11.3\"\nagent-version = \"1.11.3\"\n[workload]\nreplicas = 500\ncpu = \"1m\"\nmemory = \"8Mi\"\n";
+    std::fs::write(&lab, text).expect("written");
+    let (lab, world) = (lab.display().to_string(), directory.path().join("world.json").display().to_string());
+    coastal(&["rehearse", "--lab", &lab, "--world", &world, "up"]);
+    // Each goes on from where the one before ended: there is always something to rotate.
+    bencher.bench_local(|| coastal(&["rehearse", "--lab", &lab, "--world", &world, "rotate"]));
+}

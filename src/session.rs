@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::config::Lab;
 use crate::kube::Cluster;
-use crate::plan::{Change, Containment, Recovery};
+use crate::plan::{Change, Containment, Recovery, Rotation};
 use crate::world::World;
 
 /// The lab, its world, its files, and its cluster once it was reached and proven.
@@ -24,6 +24,8 @@ pub struct Session {
     pub containment: Option<Containment>,
     /// The recovery that is carried out; absent for every command but `recover` and `drill`.
     pub recovery: Option<Recovery>,
+    /// The key rotation that is carried out; absent for every command but `rotate`.
+    pub rotation: Option<Rotation>,
     /// Set once the cluster was reached and proven to be the lab's.
     pub cluster: OnceLock<Cluster>,
 }
@@ -36,8 +38,17 @@ impl Session {
     }
 
     fn plain(lab: Lab, world: World, paths: Paths) -> Self {
-        let (dockerfile, change, containment, recovery) = (None, None, None, None);
-        Session { lab, world, paths, dockerfile, change, containment, recovery, cluster: OnceLock::new() }
+        Session {
+            lab,
+            world,
+            paths,
+            dockerfile: None,
+            change: None,
+            containment: None,
+            recovery: None,
+            rotation: None,
+            cluster: OnceLock::new(),
+        }
     }
 
     /// A session whose workload image is built from a Dockerfile.
@@ -62,6 +73,12 @@ impl Session {
     #[must_use]
     pub fn with_recovery(lab: Lab, world: World, paths: Paths, recovery: Recovery) -> Arc<Self> {
         Arc::new(Session { recovery: Some(recovery), ..Session::plain(lab, world, paths) })
+    }
+
+    /// A session that carries out a key rotation.
+    #[must_use]
+    pub fn with_rotation(lab: Lab, world: World, paths: Paths, rotation: Rotation) -> Arc<Self> {
+        Arc::new(Session { rotation: Some(rotation), ..Session::plain(lab, world, paths) })
     }
 }
 
@@ -127,7 +144,7 @@ impl Paths {
         self.state.join("dumps")
     }
 
-    /// Records of incidents: what was contained, and how it is undone.
+    /// Records of incidents: what was contained and how it is undone, and one directory per key rotation.
     #[must_use]
     pub fn incidents(&self) -> PathBuf {
         self.state.join("incidents")

@@ -1,5 +1,6 @@
 //! `coastal bundle`: which authorities the servers trust, and which of them are whose.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
@@ -12,7 +13,9 @@ use crate::error::{ExitCode, Failure};
 use crate::observe;
 use crate::session::Session;
 use crate::spire::audit::{Authority, AuthorityKind};
+use crate::spire::rotation::KeyType;
 use crate::steps::inspect::{self, ServerView};
+use crate::steps::planes;
 use crate::ui::Ui;
 
 /// Arguments of `bundle`.
@@ -30,6 +33,12 @@ enum Action {
     Show,
     /// Only say how many there are
     Count,
+    /// Show what database, servers, ConfigMap, agents and workloads each hold of it
+    Planes {
+        /// Exit with 8 if a plane is not as the servers are, or is unknown
+        #[arg(long)]
+        check: bool,
+    },
 }
 
 const HEAD: &[&str] = &["kind", "authority", "expires", "state", "held by", "trusted by"];
@@ -63,6 +72,9 @@ struct Server {
 /// No server answers.
 pub async fn run(args: &BundleArgs, ui: &Ui, outside: &Outside) -> Result<ExitCode, Failure> {
     let session = Session::new(outside.lab.clone(), outside.world.clone(), outside.paths.clone());
+    if let Some(Action::Planes { check }) = args.action {
+        return Box::pin(held(check, &session, ui, outside)).await;
+    }
     let list = !matches!(args.action, Some(Action::Count));
     args.watch.show(outside, ui, async || look(&session, list, ui, outside).await).await
 }
@@ -135,4 +147,29 @@ fn warnings(views: &[ServerView], differing: &[String]) -> Vec<String> {
         ));
     }
     warnings
+}
+
+/// Where the bundle is held, plane by plane.
+async fn held(check: bool, session: &Arc<Session>, ui: &Ui, outside: &Outside) -> Result<ExitCode, Failure> {
+    let planes = planes::collect(&observe::looking(session, &outside.cancel)).await?;
+    let none = BTreeSet::new();
+    let mut lags = Vec::new();
+    for key in KeyType::ALL {
+        lags.extend(planes.findings(key).into_iter().map(|lag| format!("{key}: {lag}")));
+    }
+    lags.extend(planes.unknown(&none).map(|lag| lag.to_string()));
+    if ui.is_json() {
+        ui.document(&planes);
+    } else {
+        for key in KeyType::ALL {
+            let (head, rows) = planes.table(key);
+            let head: Vec<&str> = head.iter().map(String::as_str).collect();
+            ui.table(&head, &rows);
+            ui.text("\n");
+        }
+        for lag in &lags {
+            ui.note(lag);
+        }
+    }
+    Ok(if check && !lags.is_empty() { ExitCode::CheckFailed } else { ExitCode::Ok })
 }

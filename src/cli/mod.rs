@@ -15,6 +15,7 @@ mod outside;
 mod plan;
 mod recover;
 mod rehearse;
+mod rotate;
 mod status;
 mod upgrade;
 mod watch;
@@ -176,6 +177,8 @@ enum Command {
     Drill(drill::DrillArgs),
     /// Say what is broken, and bring it back as lab.toml wants it, at the versions that are current
     Recover,
+    /// Replace the keys that SPIRE signs with, and revoke the old ones; shows the plan until `--yes`
+    Rotate(rotate::RotateArgs),
     /// Print the exports that point kubectl and helm at the lab: `eval "$(coastal env)"`
     Env,
     /// Show the log of a component
@@ -257,6 +260,7 @@ async fn on(command: &Command, global: &Global, ui: &Ui, line: &str, outside: &O
         Command::Contain(args) => Box::pin(contain::run(args, global, ui, line, outside)).await,
         Command::Drill(args) => Box::pin(drill::run(args, global, ui, line, outside)).await,
         Command::Recover => Box::pin(recover::run(global, ui, line, outside)).await,
+        Command::Rotate(args) => Box::pin(rotate::run(args, global, ui, line, outside)).await,
         Command::ClusterUp { adopt: true } => Box::pin(goal::adopt(global, ui, line, outside)).await,
         Command::BuildLoadImage { dir: Some(dir) } => Box::pin(goal::build_from(dir, global, ui, line, outside)).await,
         Command::Upgrade(args) if args.state.is_some() => upgrade::judge_file(args, ui),
@@ -308,6 +312,7 @@ fn goal_of(command: &Command) -> Option<Goal> {
         | Command::Drill(_)
         | Command::Recover
         | Command::Upgrade(_)
+        | Command::Rotate(_)
         | Command::Workload(_) => return None,
     })
 }

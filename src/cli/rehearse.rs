@@ -157,6 +157,7 @@ fn precondition(command: &Command) -> Option<Before> {
         | Command::Upgrade(_)
         | Command::Drill(_)
         | Command::Recover
+        | Command::Rotate(_)
         | Command::Audit(_)
         | Command::Entries(_)
         | Command::Bundle(_)

@@ -210,8 +210,8 @@ fn rests_on(step: StepId) -> &'static [StepId] {
         S::Malicious => &[S::SpireAgents],
         S::ChartTests => &[S::SpireServers, S::Tornjak],
         S::IdentityTest => &[S::Workload],
-        // A change of versions orders its own steps: see `change`.
-        S::Hop(_) | S::Continuity => &[],
+        // A change of versions and a rotation order their own steps: see `change` and `rotate`.
+        S::Hop(_) | S::Rotate(_) | S::Continuity => &[],
         // And a recovery.
         S::Recover(_) | S::Drill(_) => &[],
         // So does a containment.
@@ -358,6 +358,7 @@ pub fn command_for(step: StepId) -> &'static str {
         S::Drill(_) => "coastal drill",
         S::CutOff | S::EntriesGone | S::AgentsSynced | S::IncidentReport => "coastal contain",
         S::UndoContainment => "coastal contain --undo",
+        S::Rotate(_) => "coastal rotate",
     }
 }
 
@@ -379,7 +380,8 @@ pub(super) fn timeout(step: StepId, lab: &Lab) -> u64 {
         | S::UndoContainment
         | S::Recover(_)
         | S::Drill(_)
-        | S::Hop(_) => timeouts.rollout,
+        | S::Hop(_)
+        | S::Rotate(_) => timeouts.rollout,
         // Two rounds of the controller manager are watched beside.
         S::EntriesGone => timeouts.identity + Duration::from_secs(2 * RECONCILE_S),
         S::AgentsSynced => Duration::from_secs(6 * SYNC_S),
@@ -462,5 +464,6 @@ pub(super) fn title(step: StepId, lab: &Lab) -> String {
         S::UndoContainment => "undo a containment".into(),
         S::Recover(_) | S::Drill(_) => step.to_string(),
         S::Hop(hop) => hop.to_string(),
+        S::Rotate(step) => step.to_string(),
     }
 }

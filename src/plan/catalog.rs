@@ -217,8 +217,9 @@ pub fn explain(step: StepId, lab: &Lab) -> Explanation {
             "The workload logs each SVID that it receives, and each time that it lost the Workload API: that is added up over the time of the change.".into(),
             vec![format!("kubectl -n {} logs deployment/{} --since 10m", workload.namespace, workload.name)],
         ),
-        // What a hop does depends on the hop: the plan of the change says it.
+        // What a hop does depends on the hop: the plan of the change says it. So does that of a rotation.
         StepId::Hop(_)
+        | StepId::Rotate(_)
         // And what a containment does, on what is contained.
         | StepId::CutOff
         | StepId::EntriesGone

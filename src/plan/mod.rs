@@ -9,6 +9,7 @@ mod change;
 mod containment;
 mod hop;
 mod recover;
+mod rotate;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,6 +24,7 @@ pub use change::Change;
 pub use containment::{Containment, RECONCILE_S, SYNC_S};
 pub use hop::{HopPart, HopStep};
 pub use recover::{Notes, Recovery};
+pub use rotate::{RotatePart, RotateStep, Rotation};
 
 /// What a step does, and its stable identity. The kebab-case form is the id in events, plans and journals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -119,6 +121,9 @@ pub enum StepId {
     /// A disaster on purpose.
     #[serde(untagged)]
     Drill(Drill),
+    /// A step of a key rotation.
+    #[serde(untagged)]
+    Rotate(RotateStep),
 }
 
 impl StepId {

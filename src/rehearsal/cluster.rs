@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use super::charts::Chart;
@@ -46,8 +47,8 @@ pub(super) struct Cluster {
     pub(super) store: Store,
     pub(super) images: Mutex<BTreeMap<String, BTreeSet<String>>>,
     spire: Mutex<Spire>,
-    /// Somebody has changed SPIRE's state from outside.
-    changed: tokio::sync::Notify,
+    /// Something of SPIRE's state changed that is no object.
+    changed: Notify,
     faults: Arc<Mutex<Faults>>,
 }
 
@@ -73,7 +74,7 @@ impl Cluster {
             store,
             images: Mutex::new(images),
             spire: Mutex::default(),
-            changed: tokio::sync::Notify::new(),
+            changed: Notify::new(),
             faults,
         }
     }

@@ -63,6 +63,14 @@ pub enum Fault {
     /// Somebody else's helm changes the release a while after ours has: both images are of this version then, or the
     /// values of the revision before are back. Once.
     ForeignUpgrade(Option<String>),
+    /// A server (that one, if one is named) ends and starts again once it has prepared an authority. Once.
+    ServerRestarts(Option<String>),
+    /// As well, it loses what it had on its disk.
+    ServerLosesKeys(Option<String>),
+    /// The server in that pod does not answer on its own socket.
+    ServerUnreachable(String),
+    /// Agents serve on, but hear nothing new from the servers.
+    AgentNeverSyncs,
     /// URLs that contain this are not there.
     FetchMissing(String),
     /// Somebody has deleted the servers' StatefulSet and tried to heal that with `helm rollback spire REVISION`.
@@ -112,6 +120,10 @@ impl Fault {
             "somebody else upgrades the release after us, once (back to what it was)",
         ),
         fault("tool-cut", "TOOL[:SUBCOMMAND]", "what the tool prints ends in the middle"),
+        fault("server-restarts", "[POD]", "a server (that one) restarts once it has prepared an authority, once"),
+        fault("server-loses-keys", "[POD]", "as well, it loses its keys"),
+        fault("server-unreachable", "[POD]", "the server does not answer on its own socket (spire-server-1)"),
+        fault("agent-never-syncs", "", "agents serve on, but hear nothing new from the servers"),
         fault("fetch-404", "[URL]", "URLs that contain this are not there (all)"),
         fault(
             "rolled-back",
@@ -142,8 +154,12 @@ impl Fault {
             Fault::HelmDiesIn(_) => 15,
             Fault::ForeignUpgrade(_) => 16,
             Fault::ToolCut(_) => 17,
-            Fault::FetchMissing(_) => 18,
-            Fault::RolledBack(_) => 19,
+            Fault::ServerRestarts(_) => 18,
+            Fault::ServerLosesKeys(_) => 19,
+            Fault::ServerUnreachable(_) => 20,
+            Fault::AgentNeverSyncs => 21,
+            Fault::FetchMissing(_) => 22,
+            Fault::RolledBack(_) => 23,
         };
         Self::ALL[index].name
     }
@@ -213,6 +229,10 @@ impl Fault {
                 _ => return Err(wrong("it takes install, upgrade or uninstall".to_owned())),
             },
             "foreign-upgrade" => Fault::ForeignUpgrade(version()?),
+            "server-restarts" => Fault::ServerRestarts(argument.map(str::to_owned)),
+            "server-loses-keys" => Fault::ServerLosesKeys(argument.map(str::to_owned)),
+            "server-unreachable" => Fault::ServerUnreachable(text("spire-server-1")),
+            "agent-never-syncs" => Fault::AgentNeverSyncs,
             "fetch-404" => Fault::FetchMissing(text("")),
             "rolled-back" => {
                 Fault::RolledBack(text("1").parse().map_err(|_| wrong("it takes a revision, like 1".to_owned()))?)

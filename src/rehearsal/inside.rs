@@ -11,11 +11,11 @@ use super::faults::Fault;
 use super::kubectl::{inner_exit, no_program};
 use super::object::text;
 use super::process::{Ended, Process};
-use super::spire::{Database, Entry, Journal, Server, dump};
+use super::spire::{Database, Entry, Pass, Server, dump, struck_after_prepare};
 use super::{pods, spire};
-use crate::spire::cli::X509Authority;
+use crate::spire::rotation::KeyType;
 
-/// The first version that tells which authority is its own.
+/// The first version that tells which authorities are its own, and takes new ones.
 const LOCAL_AUTHORITY: semver::Version = semver::Version::new(1, 11, 0);
 /// The first version that knows its agents' versions.
 const VERSION_REPORTED: semver::Version = semver::Version::new(1, 14, 3);
@@ -58,6 +58,13 @@ fn server(cluster: &Cluster, process: &Process<'_>, pod: &Value, container: &Val
         process.err(pods::tag(text(container, "/image")));
         return Ok(());
     }
+    if cluster.faults().any(|fault| matches!(fault, Fault::ServerUnreachable(name) if name == pods::name(pod))) {
+        process.err("Error: rpc error: code = Unavailable desc = connection error: desc = \"transport: Error while dialing: dial unix /tmp/spire-server/private/api.sock: connect: connection refused\"");
+        return Err(inner_exit(process, 1));
+    }
+    if let [command @ ("localauthority" | "upstreamauthority"), rest @ ..] = words.as_slice() {
+        return local_authority(cluster, process, pod, command, rest);
+    }
     let mut spire = cluster.spire();
     let up = spire.server_up(&cluster.store, &cluster.faults(), pod);
     if let ["healthcheck"] = words.as_slice() {
@@ -68,8 +75,8 @@ fn server(cluster: &Cluster, process: &Process<'_>, pod: &Value, container: &Val
         process.err("Error: server is unhealthy: unable to determine health");
         return Err(inner_exit(process, 1));
     }
-    let found = up.and_then(|(_, server)| Some((spire.databases.get(&server.database)?, server)));
-    let Some((database, server)) = found else {
+    let found = up.and_then(|(life, server)| Some((life, spire.databases.get(&server.database)?, server)));
+    let Some((life, database, server)) = found else {
         process.err("Error: rpc error: code = Unavailable desc = connection error: desc = \"transport: Error while dialing: dial unix /tmp/spire-server/private/api.sock: connect: no such file or directory\"");
         return Err(inner_exit(process, 1));
     };
@@ -88,18 +95,14 @@ fn server(cluster: &Cluster, process: &Process<'_>, pod: &Value, container: &Val
         ["agent", "list"] => json!({"agents": agents(database, server, cluster.store.now()), "next_page_token": ""}),
         ["agent", "count"] => json!({"count": database.agents.len()}),
         ["bundle", "show"] => bundle(database, td),
-        ["localauthority", "x509", "show"] if server.version >= LOCAL_AUTHORITY => {
-            authorities(&server.journal, x509_id)
-        }
-        ["localauthority", "jwt", "show"] if server.version >= LOCAL_AUTHORITY => {
-            authorities(&server.journal, |authority| jwt_key_id(&authority.seed))
-        }
         _ => return Err(process.unknown()),
     };
     // The texts for people are not modelled: `coastal` asks for JSON.
     if !json {
         return Err(process.unknown());
     }
+    let is_bundle = matches!(words.as_slice(), ["bundle", "show"]);
+    let answer = if is_bundle { spire.heard(&life, cluster.store.now(), answer) } else { answer };
     process.out(answer.to_string());
     Ok(())
 }
@@ -184,15 +187,18 @@ fn agents(database: &Database, server: &Server, now: Timestamp) -> Vec<Value> {
 }
 
 fn bundle(database: &Database, td: &str) -> Value {
+    let tainted = |authority: &Authority| database.tainted.contains_key(&authority.seed);
     let x509: Vec<Value> = database
         .bundle
         .iter()
-        .filter_map(|authority| Some(json!({"asn1": BASE64.encode(authority.certificate().ok()?)})))
+        .filter_map(|authority| {
+            Some(json!({"asn1": BASE64.encode(authority.certificate().ok()?), "tainted": tainted(authority)}))
+        })
         .collect();
-    let jwt = database.bundle.iter().map(|authority| {
+    let jwt = database.jwt.iter().map(|authority| {
         json!({
             "expires_at": authority.expires.as_second().to_string(), "key_id": jwt_key_id(&authority.seed),
-            "public_key": BASE64.encode(&authority.seed),
+            "public_key": BASE64.encode(&authority.seed), "tainted": tainted(authority),
         })
     });
     json!({
@@ -201,21 +207,58 @@ fn bundle(database: &Database, td: &str) -> Value {
     })
 }
 
-fn x509_id(authority: &Authority) -> String {
-    let asn1 = BASE64.encode(authority.certificate().unwrap_or_default());
-    X509Authority { asn1, tainted: false }.key_id().unwrap_or_default()
-}
-
-/// The slots of a server: the other one holds what is prepared or what is old.
-fn authorities(journal: &Journal, id: impl Fn(&Authority) -> String) -> Value {
-    let slot = |authority: &Authority| json!({"authority_id": id(authority), "expires_at": authority.expires.as_second().to_string(), "upstream_authority_subject_key_id": ""});
-    let mut slots = json!({"active": slot(&journal.active)});
-    for (name, authority) in [("prepared", &journal.prepared), ("old", &journal.old)] {
-        if let Some(authority) = authority {
-            slots[name] = slot(authority);
+/// `localauthority KEY VERB [-authorityID ID]`.
+fn local_authority(cluster: &Cluster, process: &Process<'_>, pod: &Value, command: &str, words: &[&str]) -> Ended {
+    let faults = cluster.faults().clone();
+    let mut spire = cluster.spire();
+    let up = spire.server_up(&cluster.store, &faults, pod);
+    let Some((life, version)) = up.map(|(life, server)| (life, server.version.clone())) else {
+        process.err("Error: rpc error: code = Unavailable desc = connection error: desc = \"transport: Error while dialing: dial unix /tmp/spire-server/private/api.sock: connect: no such file or directory\"");
+        return Err(inner_exit(process, 1));
+    };
+    if version < LOCAL_AUTHORITY {
+        process.err("Usage: spire-server [--version] [--help] <command> [<args>]");
+        return Err(inner_exit(process, 127));
+    }
+    let fail = |words: String| {
+        process.err(format!("Error: {words}"));
+        Err(inner_exit(process, 1))
+    };
+    if command == "upstreamauthority" {
+        let verb = words.first().copied().unwrap_or_default();
+        return fail(format!(
+            "could not {verb} X.509 upstream authority: rpc error: code = FailedPrecondition desc = upstream authority is not configured"
+        ));
+    }
+    let (key, verb, id) = match words {
+        ["x509", verb @ ("show" | "prepare")] => (KeyType::X509, *verb, ""),
+        ["jwt", verb @ ("show" | "prepare")] => (KeyType::Jwt, *verb, ""),
+        ["x509", verb @ ("activate" | "taint" | "revoke"), "-authorityID", id] => (KeyType::X509, *verb, *id),
+        ["jwt", verb @ ("activate" | "taint" | "revoke"), "-authorityID", id] => (KeyType::Jwt, *verb, *id),
+        [_, "activate" | "taint" | "revoke"] => return fail("an authority ID is required".to_owned()),
+        _ => return Err(process.unknown()),
+    };
+    let pass = Pass::new(&cluster.store, &faults);
+    let answer = spire.local_authority(&pass, pod, &life, key, (verb, id));
+    if verb == "prepare" {
+        let is = |fault: &Fault| struck_after_prepare(fault, pod).is_some();
+        let struck = cluster.faults().take(is);
+        if let Some(without_keys) = struck.and_then(|fault| struck_after_prepare(&fault, pod)) {
+            spire.restart_server(&life, pass.now, without_keys);
         }
     }
-    slots
+    drop(spire);
+    cluster.wake_spire();
+    match answer {
+        Ok(answer) => {
+            process.out(answer.to_string());
+            Ok(())
+        }
+        Err((code, words)) => {
+            let verb = if verb == "show" { "get" } else { verb };
+            fail(format!("could not {verb} {key} authority: rpc error: code = {code} desc = {words}"))
+        }
+    }
 }
 
 fn agent(cluster: &Cluster, process: &Process<'_>, pod: &Value, container: &Value, argv: &[&str]) -> Ended {
@@ -296,7 +339,7 @@ fn postgres(cluster: &Cluster, process: &Process<'_>, pod: &Value, argv: &[&str]
         process.out("1");
         return Ok(());
     }
-    if bare && query.contains("from bundles") {
+    if bare && query.contains("count(*) from bundles") {
         let known = spire.databases.get(&home).filter(|database| database.migrations.is_some());
         let Some(database) = known else {
             process.err("ERROR:  relation \"bundles\" does not exist");
@@ -304,6 +347,13 @@ fn postgres(cluster: &Cluster, process: &Process<'_>, pod: &Value, argv: &[&str]
         };
         let bundles = usize::from(!database.bundle.is_empty());
         process.out(format!("{bundles}|{}", database.entries.len()));
+        return Ok(());
+    }
+    if bare && query.contains("from bundles") {
+        let spiffe = query.split("spiffe://").nth(1).and_then(|rest| rest.split('\'').next()).unwrap_or_default();
+        if let Some(database) = spire.databases.get(&home) {
+            process.out(crate::spire::hex(&database.bundle_row(spiffe)));
+        }
         return Ok(());
     }
     if !bare || !query.contains("migrations") {

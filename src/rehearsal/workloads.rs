@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::authority::Authority;
+use super::faults::Fault;
 use super::object::{items, text};
 use super::pods;
 use super::spire::{Database, Entry, Pass, Server, Spire};
@@ -17,6 +18,8 @@ const SYNC: SignedDuration = SignedDuration::from_secs(5);
 /// From then to the SVID in the workload's hands. With the entry's delay it is 6.6 s from a new pod's start (facts,
 /// section 9).
 const FETCH: SignedDuration = SignedDuration::from_millis(600);
+/// Once an authority is tainted, agents renew what it signed in batches of this size, one each 5 s (facts, section 4).
+const BATCH: usize = 100;
 /// A workload that has lost its agent looks for it again so soon (`workload::follow`).
 const RECONNECT: SignedDuration = SignedDuration::from_millis(300);
 
@@ -46,6 +49,9 @@ struct Held {
     entry: String,
     /// The bundle that came with it.
     bundle: u64,
+    /// The seed of the authority that signed it.
+    #[serde(default)]
+    issuer: String,
 }
 
 impl Spire {
@@ -77,6 +83,12 @@ impl Spire {
             }
             return None;
         };
+        if pass.faults.any(|fault| *fault == Fault::AgentNeverSyncs) {
+            if workload.held.is_none() {
+                workload.say(place, State::NoIdentity);
+            }
+            return None;
+        }
         let Some(entry) = database.entries.get(pods::uid(place.pod)) else {
             let missing = *workload.without.get_or_insert(place.now);
             if workload.held.is_none() || pass.due(missing + SYNC) {
@@ -88,20 +100,28 @@ impl Spire {
         workload.without = None;
         // What was there before the agent started, it has asked for before it serves; of what is new it hears later.
         let is_news = entry.created >= agent.up_since;
+        let own = pods::life(place.pod, place.container).unwrap_or_default();
+        let tainted = workload.held.as_ref().and_then(|held| database.tainted.get(&held.issuer)).map(|since| {
+            let batch = self.workloads.range(..own).count() / BATCH;
+            *since + SYNC * i32::try_from(batch + 1).unwrap_or(i32::MAX)
+        });
         let due = match &workload.held {
             None if is_news => entry.created + SYNC + FETCH,
             None => agent.up_since.max(place.since) + RECONNECT,
             Some(held) if held.entry != entry.id => entry.created + SYNC,
-            Some(held) if held.bundle != database.sequence => held.renew.min(database.bundle_changed? + SYNC),
+            Some(held) if held.bundle != database.roots => held.renew.min(database.bundle_changed? + SYNC),
             Some(held) => held.renew,
         };
+        let due = tainted.map_or(due, |tainted| due.min(tainted));
         if !pass.due(due) {
             if workload.held.is_none() && is_news {
                 workload.say(place, State::NoIdentity);
             }
             return None;
         }
-        let source = Source { server, database, entry };
+        let authorities = pass.certificates(&database.bundle);
+        let renews = tainted.is_some_and(|tainted| tainted <= place.now);
+        let source = Source { server, database, entry, authorities, renews };
         workload.receive(place, &source)?;
         let renew = workload.held.as_ref()?.renew;
         pass.due(renew);
@@ -114,6 +134,10 @@ struct Source<'a> {
     server: &'a Server,
     database: &'a Database,
     entry: &'a Entry,
+    /// The certificates of the bundle.
+    authorities: Vec<Vec<u8>>,
+    /// What is held came of a tainted authority, and its turn has come.
+    renews: bool,
 }
 
 /// The container that follows the Workload API: the first that mounts the CSI driver's volume.
@@ -193,20 +217,22 @@ impl Workload {
 
     /// An update of the Workload API: the SVID it holds if that is still good, else a new one, and the bundle.
     fn receive(&mut self, place: &Place<'_>, source: &Source<'_>) -> Option<()> {
-        let Source { server, database, entry } = source;
-        let (sequence, bundle) = (database.sequence, &database.bundle);
+        let Source { server, database, entry, authorities, renews } = source;
+        let (sequence, bundle) = (database.roots, &database.bundle);
         let id = format!("spiffe://{}{}", server.settings.trust_domain, entry.path);
         let held = match self.held.take() {
-            Some(held) if held.renew > place.now && held.entry == entry.id => Held { bundle: sequence, ..held },
+            Some(held) if held.renew > place.now && held.entry == entry.id && !renews => {
+                Held { bundle: sequence, ..held }
+            }
             _ => {
                 self.signed += 1;
                 let (workload, life) = (pods::uid(place.pod), server.settings.svid_ttl);
                 let (der, expires) = server.journal.active.sign(&id, workload, self.signed, place.now, life).ok()?;
                 let half = expires.duration_since(place.now) / 2;
-                Held { der, renew: place.now + half, entry: entry.id.clone(), bundle: sequence }
+                let issuer = server.journal.active.seed.clone();
+                Held { der, renew: place.now + half, entry: entry.id.clone(), bundle: sequence, issuer }
             }
         };
-        let authorities: Vec<Vec<u8>> = bundle.iter().filter_map(|authority| authority.certificate().ok()).collect();
         let authorities: Vec<&[u8]> = authorities.iter().map(Vec::as_slice).collect();
         let facts = svid::read(&[&held.der], &authorities).ok()?;
         self.say(place, State::Following);

@@ -3,6 +3,7 @@
 //! Pure: no I/O.
 
 pub mod audit;
+pub mod bundles;
 pub mod charts;
 pub mod cli;
 pub mod entries;
@@ -10,10 +11,12 @@ pub mod id;
 pub mod incident;
 pub mod names;
 pub mod path;
+pub mod planes;
 pub mod policy;
 pub mod recovery;
 pub mod releases;
 pub mod render;
+pub mod rotation;
 pub mod values;
 
 use std::fmt::Write as _;

@@ -30,6 +30,25 @@ const MIGRATIONS: &str =
     r#"psql -U "$POSTGRES_USER" -d "$POSTGRES_DB" -tAc 'select version, code_version from migrations'"#;
 
 const CONTENTS: &str = r#"psql -U "$POSTGRES_USER" -d "$POSTGRES_DB" -tAc 'select (select count(*) from bundles), (select count(*) from registered_entries)'"#;
+/// What the data store holds of the trust domain's bundle: a message `spire.common.Bundle`.
+///
+/// # Errors
+/// The database does not answer, or has no such row.
+pub async fn bundle_row(cx: &StepContext) -> Result<Vec<u8>, Failure> {
+    let spire = &cx.session.lab.spire;
+    // The name of a trust domain has no quotes: lab.toml was checked.
+    let script = format!(
+        r#"psql -U "$POSTGRES_USER" -d "$POSTGRES_DB" -tAc "select encode(data, 'hex') from bundles where trust_domain = 'spiffe://{}'""#,
+        spire.trust_domain
+    );
+    let output = reach::exec(cx, &spire.server_namespace, POD, CONTAINER, &["sh", "-c", &script]).await?;
+    let hex = output.stdout.trim();
+    let bytes = hex.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
+    match bytes.collect::<Option<Vec<u8>>>() {
+        Some(bytes) if !bytes.is_empty() => Ok(bytes),
+        _ => Err(Failure::tool(format!("the data store has no bundle of {}", spire.trust_domain))),
+    }
+}
 
 /// [`crate::plan::StepId::Database`].
 pub struct Up;

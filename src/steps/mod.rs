@@ -23,11 +23,13 @@ mod malicious;
 pub mod manifests;
 mod monitoring;
 mod namespaces;
+pub mod planes;
 pub mod probe;
 pub mod reach;
 pub mod recover;
 pub mod registrations;
 pub mod release;
+pub mod rotate;
 pub mod spire;
 #[cfg(test)]
 mod testing;
@@ -88,5 +90,6 @@ pub fn body(step: StepId) -> Box<dyn Body> {
         S::Hop(step) => upgrade::body(step),
         S::Recover(part) => recover::body(part),
         S::Drill(drill) => Box::new(drill::Inject(drill)),
+        S::Rotate(step) => rotate::body(step),
     }
 }

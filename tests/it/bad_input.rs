@@ -115,7 +115,16 @@ fn a_failure_is_a_sentence_then_facts_then_next_steps() {
 
 #[test]
 fn every_fault_of_the_rehearsal_is_tried() {
-    let elsewhere = ["foreign-cluster", "foreign-upgrade", "release-pending", "tool-cut"];
+    let elsewhere = [
+        "foreign-cluster",
+        "foreign-upgrade",
+        "release-pending",
+        "tool-cut",
+        "server-restarts",
+        "server-loses-keys",
+        "server-unreachable",
+        "agent-never-syncs",
+    ];
     for description in coastal::rehearsal::Fault::ALL {
         let name = description.name;
         let tried = FAULTS.iter().chain(MIDWAY).any(|bad| bad.fault.split('=').next() == Some(name));

@@ -17,6 +17,7 @@ mod processes;
 mod readme;
 mod real_world;
 mod rehearsed;
+mod rotation;
 mod support;
 mod upgrade;
 mod upgrade_plan;

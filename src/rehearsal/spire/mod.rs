@@ -4,6 +4,7 @@
 //! what it read when it started, as the real ones do.
 
 mod agent;
+mod authorities;
 mod change;
 mod config;
 pub(super) mod dump;
@@ -25,6 +26,7 @@ use super::store::Store;
 use super::{pods, workloads};
 
 pub(super) use self::agent::{Agent, agent_container, cannot_attest};
+pub(super) use self::authorities::struck_after_prepare;
 pub(super) use self::config::{AgentSettings, Settings};
 pub(super) use self::server::{Journal, REFUSES_AFTER, Server};
 
@@ -35,6 +37,14 @@ pub(super) struct Spire {
     pub(super) databases: BTreeMap<String, Database>,
     /// What servers keep on disk, by their claim.
     disks: BTreeMap<String, server::Disk>,
+    /// Their JWT keys, by their claim, and how many each has made.
+    #[serde(default)]
+    jwt: BTreeMap<String, Journal>,
+    #[serde(default)]
+    jwt_made: BTreeMap<String, u32>,
+    /// The bundle as each server's process read it last, and when.
+    #[serde(skip)]
+    heard: BTreeMap<String, (Timestamp, Value)>,
     /// When each running process was first seen.
     pub(super) since: BTreeMap<String, Timestamp>,
     /// The processes of servers that are up.
@@ -56,6 +66,15 @@ pub(super) struct Database {
     pub(super) migrations: Option<(u32, Version)>,
     /// The trust domain's bundle.
     pub(super) bundle: Vec<Authority>,
+    /// The JWT keys in it.
+    #[serde(default)]
+    pub(super) jwt: Vec<Authority>,
+    /// Seeds of those that are tainted, and since when.
+    #[serde(default)]
+    pub(super) tainted: BTreeMap<String, Timestamp>,
+    /// Moves on when a CA comes or goes: workloads hear of nothing else in the bundle.
+    #[serde(default)]
+    pub(super) roots: u64,
     /// Moves on with each change of the bundle.
     pub(super) sequence: u64,
     pub(super) bundle_changed: Option<Timestamp>,
@@ -109,6 +128,8 @@ pub(super) struct Pass<'a> {
     pub(super) links: BTreeMap<String, String>,
     /// The soonest thing that is not due yet.
     next: Option<Timestamp>,
+    /// Certificates of authorities that were asked for, by their seeds.
+    certificates: BTreeMap<String, Vec<u8>>,
 }
 
 impl<'a> Pass<'a> {
@@ -121,6 +142,7 @@ impl<'a> Pass<'a> {
             up: BTreeSet::new(),
             links: BTreeMap::new(),
             next: None,
+            certificates: BTreeMap::new(),
         }
     }
 
@@ -130,6 +152,19 @@ impl<'a> Pass<'a> {
             self.next = Some(self.next.map_or(time, |next| next.min(time)));
         }
         time <= self.now
+    }
+
+    /// The certificates of a bundle, in DER: made once for all who receive it at that moment.
+    pub(super) fn certificates(&mut self, bundle: &[Authority]) -> Vec<Vec<u8>> {
+        let certificate = |authority: &Authority| {
+            if let Some(known) = self.certificates.get(&authority.seed) {
+                return Some(known.clone());
+            }
+            let made = authority.certificate().ok()?;
+            self.certificates.insert(authority.seed.clone(), made.clone());
+            Some(made)
+        };
+        bundle.iter().filter_map(certificate).collect()
     }
 
     /// When to look again, if nothing changes before.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{Database, Pass, Settings, Spire, log, version_of};
 use crate::rehearsal::api::select;
-use crate::rehearsal::authority::Authority;
+use crate::rehearsal::authority::{Authority, jwt_key_id};
 use crate::rehearsal::faults::{Fault, Faults, strikes};
 use crate::rehearsal::object::{condition, set, text};
 use crate::rehearsal::pods;
@@ -19,7 +19,7 @@ use crate::rehearsal::store::{Key, Store};
 use crate::spire::policy::{StartOutcome, server_start};
 
 /// The container that runs a server.
-const CONTAINER: &str = "spire-server";
+pub(super) const CONTAINER: &str = "spire-server";
 /// From a server's start to its first answer.
 const SERVER_BOOT: SignedDuration = SignedDuration::from_millis(2_500);
 /// From a server's start to its end, if it refuses.
@@ -57,7 +57,7 @@ pub(in crate::rehearsal) struct Server {
     pub(in crate::rehearsal) version: Version,
     pub(in crate::rehearsal) settings: Settings,
     /// Its claim, and its data store's.
-    disk: String,
+    pub(super) disk: String,
     pub(in crate::rehearsal) database: String,
     pub(in crate::rehearsal) journal: Journal,
     pub(super) up_since: Timestamp,
@@ -212,6 +212,7 @@ impl Spire {
             // Nothing is prepared or activated that cannot be written down.
             if database_of(pass.store, pass.faults, pod, &server.settings).is_ok_and(|home| home == server.database) {
                 self.rotate(pass, pod, &mut server);
+                self.rotate_jwt(pass, pod, &server);
             }
             self.servers.insert(life, server);
             return None;
@@ -251,6 +252,7 @@ impl Spire {
         say("level=info msg=\"X509 CA activated\" slot=A subsystem_name=ca_manager");
         // Activation is written down at each start, and so gets from one kind of journal into the other.
         self.keep(&server);
+        self.boot_jwt(pass, pod, &server);
         self.publish(pass, pod, &mut server);
         self.rotate(pass, pod, &mut server);
         say(&format!(
@@ -302,16 +304,17 @@ impl Spire {
     }
 
     /// An authority comes into the bundle, and those that ran out long ago leave it.
-    fn append(&mut self, now: Timestamp, server: &Server, authority: Authority) {
+    pub(super) fn append(&mut self, now: Timestamp, server: &Server, authority: Authority) {
         let Some(database) = self.databases.get_mut(&server.database) else { return };
         database.bundle.retain(|old| old.expires + PRUNED_AFTER > now);
         database.bundle.push(authority);
         database.sequence += 1;
+        database.roots += 1;
         database.bundle_changed = Some(now);
     }
 
     /// Writes the journal where servers of this version keep it.
-    fn keep(&mut self, server: &Server) {
+    pub(super) fn keep(&mut self, server: &Server) {
         if server.version >= JOURNAL_IN_DATABASE
             && let Some(database) = self.databases.get_mut(&server.database)
         {
@@ -335,7 +338,7 @@ impl Spire {
 
     /// Writes the bundle where agents boot from it: the notifier `k8sbundle` into a `ConfigMap` that is there, when an
     /// authority is added; the publisher `k8s_configmap` in any case, if it may.
-    fn publish(&self, pass: &Pass<'_>, pod: &Value, server: &mut Server) {
+    pub(super) fn publish(&self, pass: &Pass<'_>, pod: &Value, server: &mut Server) {
         let Some(database) = self.databases.get(&server.database) else { return };
         let key = &server.settings.bundle;
         if !server.settings.publishes {
@@ -365,7 +368,7 @@ impl Spire {
 }
 
 impl Disk {
-    fn new_authority(&mut self, home: &str, settings: &Settings, now: Timestamp) -> Authority {
+    pub(super) fn new_authority(&mut self, home: &str, settings: &Settings, now: Timestamp) -> Authority {
         self.made += 1;
         Authority {
             seed: format!("{home}/{}", self.made),
@@ -433,7 +436,12 @@ fn known_journal(
         _ => stored,
     };
     // What is not in the bundle is of no use.
-    found.filter(|journal| database.bundle.contains(&journal.active)).cloned()
+    let mut found = found.filter(|journal| database.bundle.contains(&journal.active)).cloned();
+    if let Some(journal) = &mut found {
+        journal.old.take_if(|old| !database.bundle.contains(old));
+        journal.prepared.take_if(|next| !database.bundle.contains(next));
+    }
+    found
 }
 
 fn certificates(database: &Database) -> Vec<Vec<u8>> {
@@ -447,9 +455,14 @@ fn pem_bundle(database: &Database) -> String {
 
 /// A bundle in the format of the SPIFFE standard.
 fn spiffe_bundle(database: &Database) -> String {
-    let keys: Vec<Value> = certificates(database)
+    let certificates = certificates(database);
+    let x509 = certificates
         .iter()
-        .map(|der| json!({"use": "x509-svid", "kty": "OKP", "crv": "Ed25519", "x5c": [BASE64.encode(der)]}))
-        .collect();
+        .map(|der| json!({"use": "x509-svid", "kty": "OKP", "crv": "Ed25519", "x5c": [BASE64.encode(der)]}));
+    let jwt = database
+        .jwt
+        .iter()
+        .map(|key| json!({"use": "jwt-svid", "kty": "OKP", "crv": "Ed25519", "kid": jwt_key_id(&key.seed)}));
+    let keys: Vec<Value> = x509.chain(jwt).collect();
     json!({"keys": keys, "spiffe_sequence": database.sequence, "spiffe_refresh_hint": 300}).to_string()
 }

@@ -2,6 +2,7 @@
 
 mod charts;
 mod lab;
+mod rotation;
 mod tools;
 mod upgrade;
 
