@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::config::Lab;
 use crate::kube::Cluster;
-use crate::plan::{Backing, Change, Containment, Restoration, Rotation};
+use crate::plan::{Backing, Change, Containment, Recovery, Restoration, Rotation};
 use crate::world::World;
 
 /// The lab, its world, its files, and its cluster once it was reached and proven.
@@ -22,6 +22,8 @@ pub struct Session {
     pub change: Option<Change>,
     /// The containment that is carried out or undone; absent for every command but `contain`.
     pub containment: Option<Containment>,
+    /// The recovery that is carried out; absent for every command but `recover` and `drill`.
+    pub recovery: Option<Recovery>,
     /// The key rotation that is carried out; absent for every command but `rotate`.
     pub rotation: Option<Rotation>,
     /// The backup that is taken; absent for every command but `backup`.
@@ -47,6 +49,7 @@ impl Session {
             dockerfile: None,
             change: None,
             containment: None,
+            recovery: None,
             rotation: None,
             backup: None,
             restore: None,
@@ -70,6 +73,12 @@ impl Session {
     #[must_use]
     pub fn with_containment(lab: Lab, world: World, paths: Paths, containment: Containment) -> Arc<Self> {
         Arc::new(Session { containment: Some(containment), ..Session::plain(lab, world, paths) })
+    }
+
+    /// A session that carries out a recovery, or a drill.
+    #[must_use]
+    pub fn with_recovery(lab: Lab, world: World, paths: Paths, recovery: Recovery) -> Arc<Self> {
+        Arc::new(Session { recovery: Some(recovery), ..Session::plain(lab, world, paths) })
     }
 
     /// A session that carries out a key rotation.
@@ -171,6 +180,12 @@ impl Paths {
     #[must_use]
     pub fn aside(&self) -> PathBuf {
         self.state.join("restore")
+    }
+
+    /// Says that a drill was begun and not recovered from yet: when, and what the world was like before.
+    #[must_use]
+    pub fn drill(&self) -> PathBuf {
+        self.state.join("drill.json")
     }
 
     /// One directory per run: `plan.json`, `events.jsonl`.

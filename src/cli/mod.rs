@@ -10,6 +10,7 @@ mod check;
 mod completions;
 mod contain;
 mod debug;
+mod drill;
 mod entries;
 mod env;
 mod goal;
@@ -19,6 +20,7 @@ mod metrics;
 mod open;
 mod outside;
 mod plan;
+mod recover;
 mod rehearse;
 mod restore;
 mod rotate;
@@ -192,6 +194,10 @@ enum Command {
     /// Take SPIRE up or down to another version, by legal hops
     #[command(visible_alias = "downgrade")]
     Upgrade(upgrade::UpgradeArgs),
+    /// Break something on purpose, on a lab's own cluster
+    Drill(drill::DrillArgs),
+    /// Say what is broken, and bring it back as lab.toml wants it, at the versions that are current
+    Recover,
     /// Replace the keys that SPIRE signs with, and revoke the old ones; shows the plan until `--yes`
     Rotate(rotate::RotateArgs),
     /// Print the exports that point kubectl and helm at the lab: `eval "$(coastal env)"`
@@ -309,6 +315,8 @@ async fn on(command: &Command, global: &Global, ui: &Ui, line: &str, outside: &O
         Command::Contain(args) => Box::pin(contain::run(args, global, ui, line, outside)).await,
         Command::Backup(args) => Box::pin(backup::run(args, global, ui, line, outside)).await,
         Command::Restore(args) => Box::pin(restore::run(args, global, ui, line, outside)).await,
+        Command::Drill(args) => Box::pin(drill::run(args, global, ui, line, outside)).await,
+        Command::Recover => Box::pin(recover::run(global, ui, line, outside)).await,
         Command::Rotate(args) => Box::pin(rotate::run(args, global, ui, line, outside)).await,
         Command::Debug { what } => Box::pin(debug::run(what, ui, outside)).await,
         Command::ClusterUp { adopt: true } => Box::pin(goal::adopt(global, ui, line, outside)).await,
@@ -365,6 +373,8 @@ fn goal_of(command: &Command) -> Option<Goal> {
         | Command::Contain(_)
         | Command::Backup(_)
         | Command::Restore(_)
+        | Command::Drill(_)
+        | Command::Recover
         | Command::Upgrade(_)
         | Command::Rotate(_)
         | Command::Debug { .. }

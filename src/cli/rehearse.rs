@@ -126,7 +126,7 @@ pub async fn command(
         (None, Some(before)) if stage.is_new => stage.prepare(before, ui).await?,
         _ => {}
     }
-    stage.inject(&args.faults)?;
+    stage.inject(&args.faults).await?;
     if matches!(command, Command::Open(_)) {
         ui.note("rehearsal: the ports are this machine's own; behind them answers a small page inside this process");
         // Whoever looks at a page is no part of the world, and lives in real time.
@@ -144,7 +144,7 @@ async fn story(args: &RehearseArgs, global: &Global, ui: &Ui) -> Result<ExitCode
     if let Some(file) = &args.from {
         stage.begin(file, ui).await?;
     }
-    stage.inject(&args.faults)?;
+    stage.inject(&args.faults).await?;
     for (command, line) in
         [(Command::Up, "up"), (Command::Status, "status"), (Command::Down { keep_cluster: false }, "down")]
     {
@@ -172,6 +172,8 @@ fn precondition(command: &Command) -> Option<Before> {
         | Command::Metrics(_)
         | Command::Env
         | Command::Upgrade(_)
+        | Command::Drill(_)
+        | Command::Recover
         | Command::Rotate(_)
         | Command::Audit(_)
         | Command::Backup(_)
@@ -303,9 +305,11 @@ impl Stage {
         self.rehearsal.bring_to(&begin, values).await
     }
 
-    fn inject(&self, faults: &[String]) -> Result<(), Failure> {
+    async fn inject(&self, faults: &[String]) -> Result<(), Failure> {
         for text in faults {
-            self.rehearsal.inject(Fault::parse(text)?);
+            let fault = Fault::parse(text)?;
+            self.rehearsal.inject(fault.clone());
+            self.rehearsal.suffer(&fault).await;
         }
         Ok(())
     }

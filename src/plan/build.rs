@@ -212,6 +212,8 @@ fn rests_on(step: StepId) -> &'static [StepId] {
         S::IdentityTest => &[S::Workload],
         // A change of versions and a rotation order their own steps: see `change` and `rotate`.
         S::Hop(_) | S::Rotate(_) | S::Continuity => &[],
+        // And a recovery.
+        S::Recover(_) | S::Drill(_) => &[],
         // So does a containment.
         S::CutOff | S::EntriesGone | S::AgentsSynced | S::IncidentReport | S::UndoContainment => &[],
         // And a backup, and what brings it back.
@@ -354,6 +356,8 @@ pub fn command_for(step: StepId) -> &'static str {
         S::RemoveCluster => "coastal cluster-down",
         S::ChartTests | S::IdentityTest => "coastal test",
         S::Hop(_) | S::Continuity => "coastal upgrade",
+        S::Recover(_) => "coastal recover",
+        S::Drill(_) => "coastal drill",
         S::CutOff | S::EntriesGone | S::AgentsSynced | S::IncidentReport => "coastal contain",
         S::UndoContainment => "coastal contain --undo",
         S::Rotate(_) => "coastal rotate",
@@ -380,6 +384,8 @@ pub(super) fn timeout(step: StepId, lab: &Lab) -> u64 {
         | S::UndoContainment
         | S::Backup
         | S::Restore(_)
+        | S::Recover(_)
+        | S::Drill(_)
         | S::Hop(_)
         | S::Rotate(_) => timeouts.rollout,
         // Two rounds of the controller manager are watched beside.
@@ -462,6 +468,7 @@ pub(super) fn title(step: StepId, lab: &Lab) -> String {
         S::AgentsSynced => "wait until the agents know".into(),
         S::IncidentReport => "write the incident report".into(),
         S::UndoContainment => "undo a containment".into(),
+        S::Recover(_) | S::Drill(_) => step.to_string(),
         S::Hop(hop) => hop.to_string(),
         S::Rotate(step) => step.to_string(),
         S::Backup => "back up the database, the servers' keys, and what is around them".into(),

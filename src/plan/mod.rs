@@ -9,6 +9,7 @@ mod catalog;
 mod change;
 mod containment;
 mod hop;
+mod recover;
 mod restore;
 mod rotate;
 
@@ -17,12 +18,15 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::spire::recovery::{Drill, Part};
+
 pub use backup::Backing;
 pub use build::{Goal, build, command_for, is_inside_cluster, needs_of};
 pub use catalog::{Explanation, explain};
 pub use change::Change;
 pub use containment::{Containment, RECONCILE_S, SYNC_S};
 pub use hop::{HopPart, HopStep};
+pub use recover::{Notes, Recovery};
 pub use restore::{Restoration, RestorePart};
 pub use rotate::{RotatePart, RotateStep, Rotation};
 
@@ -120,6 +124,12 @@ pub enum StepId {
     /// A part of a restore.
     #[serde(untagged)]
     Restore(RestorePart),
+    /// A part of the way back from a disaster.
+    #[serde(untagged)]
+    Recover(Part),
+    /// A disaster on purpose.
+    #[serde(untagged)]
+    Drill(Drill),
     /// A step of a key rotation.
     #[serde(untagged)]
     Rotate(RotateStep),

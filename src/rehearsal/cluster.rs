@@ -122,10 +122,12 @@ impl Cluster {
     /// Moves on the programs in the cluster; says how long nothing more will happen by itself.
     fn pass(&self) -> Option<Duration> {
         operators::pass(&self.store);
+        let nodes = super::nodes::pass(&self.store);
         let faults = self.faults().clone();
         let mut pass = Pass::new(&self.store, &faults);
         self.spire().pass(&mut pass);
-        pass.next().map(|next| Duration::try_from(next.duration_since(pass.now)).unwrap_or_default())
+        let next = pass.next().into_iter().chain(nodes).min();
+        next.map(|next| Duration::try_from(next.duration_since(pass.now)).unwrap_or_default())
     }
 
     pub(super) fn spire(&self) -> MutexGuard<'_, Spire> {
@@ -164,6 +166,21 @@ impl Cluster {
             "users": [{"name": context, "user": {"client-certificate-data": secret, "client-key-data": secret}}],
         });
         serde_yaml::to_string(&kubeconfig).unwrap_or_default()
+    }
+
+    /// The lab's own cure for lost servers (facts, section 9): the StatefulSet is deleted, then an old revision is gone
+    /// back to. Returns when the wreck has settled.
+    pub(super) async fn roll_back(&self, revision: u32) {
+        for set in self.store.list("apps/v1", "StatefulSet", None) {
+            if super::pods::name(&set) == "spire-server" {
+                self.store.delete(&super::store::Key::of(&set), super::store::Propagation::Background);
+            }
+        }
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let deadline = Instant::now() + Duration::from_secs(300);
+        // How it goes is the wreck.
+        let _ = super::helm::roll_back(&self.store, "default", "spire", revision, deadline).await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
     }
 
     /// What a helm leaves that was killed while it installed the release `spire` that long ago.

@@ -8,13 +8,20 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use super::State;
+use super::cluster::Cluster;
 use super::faults::Fault;
-use super::process::{Ended, Process};
+use super::process::{End, Ended, Process};
 use crate::tools::Tool;
 
 /// What Docker says when its daemon does not answer.
 pub(super) const DOWN: &str =
     "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?";
+
+/// The cluster that a node is of.
+fn node_of(state: &Arc<State>, process: &Process<'_>, node: &str) -> Result<Arc<Cluster>, End> {
+    let cluster = state.clusters_of_kind().into_iter().find(|cluster| cluster.nodes.contains_key(node));
+    cluster.ok_or_else(|| process.fail(format!("Error response from daemon: No such container: {node}")))
+}
 
 pub(super) async fn run(state: &Arc<State>, process: &Process<'_>) -> Ended {
     let words: Vec<&str> = process.command.args.iter().map(String::as_str).collect();
@@ -33,10 +40,11 @@ pub(super) async fn run(state: &Arc<State>, process: &Process<'_>) -> Ended {
             let name = filter.strip_prefix("label=io.x-k8s.kind.cluster=").ok_or_else(|| process.unknown())?;
             let Some(cluster) = state.cluster(name) else { return Ok(()) };
             for node in cluster.nodes.keys() {
+                let down = cluster.store.down(node).is_some_and(|down| down.starts.is_none());
                 let role = if node.ends_with("control-plane") { "control-plane" } else { "worker" };
                 let row = json!({
                     "ID": super::identity::uid_from(node).replace('-', ""), "Names": node, "Image": "kindest/node:v1.32.2",
-                    "State": "running", "Status": "Up", "CreatedAt": cluster.created.strftime("%Y-%m-%d %H:%M:%S +0000 UTC").to_string(),
+                    "State": if down { "exited" } else { "running" }, "Status": if down { "Exited (137)" } else { "Up" }, "CreatedAt": cluster.created.strftime("%Y-%m-%d %H:%M:%S +0000 UTC").to_string(),
                     "Labels": format!("io.x-k8s.kind.cluster={name},io.x-k8s.kind.role={role}"),
                 });
                 process.out(row.to_string());
@@ -55,10 +63,25 @@ pub(super) async fn run(state: &Arc<State>, process: &Process<'_>) -> Ended {
             Ok(())
         }
         ["exec", node, "ctr", "--namespace", "k8s.io", "images", "list", "-q"] => {
-            let cluster = state.clusters_of_kind().into_iter().find(|cluster| cluster.nodes.contains_key(*node));
-            let cluster = cluster
-                .ok_or_else(|| process.fail(format!("Error response from daemon: No such container: {node}")))?;
+            let cluster = node_of(state, process, node)?;
             cluster.images(node).iter().for_each(|image| process.out(image));
+            Ok(())
+        }
+        ["stop", node] => {
+            let cluster = node_of(state, process, node)?;
+            // The programs in it have ten seconds to end; systemd in kind's nodes needs some of them.
+            sleep(Duration::from_secs(2)).await;
+            super::nodes::stop(state, &cluster, node);
+            process.out(node);
+            Ok(())
+        }
+        ["start", nodes @ ..] if !nodes.is_empty() => {
+            for node in nodes {
+                let cluster = node_of(state, process, node)?;
+                sleep(Duration::from_millis(500)).await;
+                super::nodes::start(state, &cluster, node);
+                process.out(node);
+            }
             Ok(())
         }
         ["build", "--tag", tag, directory] => {

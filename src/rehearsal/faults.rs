@@ -75,6 +75,8 @@ pub enum Fault {
     FetchMissing(String),
     /// `pg_dump` is older than the server, and refuses.
     DumpMismatch,
+    /// Somebody has deleted the servers' StatefulSet and tried to heal that with `helm rollback spire REVISION`.
+    RolledBack(u32),
 }
 
 /// A fault's name, what follows its `=`, and what it is.
@@ -126,6 +128,11 @@ impl Fault {
         fault("agent-never-syncs", "", "agents serve on, but hear nothing new from the servers"),
         fault("fetch-404", "[URL]", "URLs that contain this are not there (all)"),
         fault("dump-mismatch", "", "pg_dump is older than the server, and refuses"),
+        fault(
+            "rolled-back",
+            "[REVISION]",
+            "the servers' StatefulSet was deleted, and `helm rollback spire REVISION` was to heal it (1)",
+        ),
     ];
 
     /// The name, as in [`Fault::ALL`].
@@ -156,6 +163,7 @@ impl Fault {
             Fault::AgentNeverSyncs => 21,
             Fault::FetchMissing(_) => 22,
             Fault::DumpMismatch => 23,
+            Fault::RolledBack(_) => 24,
         };
         Self::ALL[index].name
     }
@@ -231,6 +239,9 @@ impl Fault {
             "agent-never-syncs" => Fault::AgentNeverSyncs,
             "fetch-404" => Fault::FetchMissing(text("")),
             "dump-mismatch" => Fault::DumpMismatch,
+            "rolled-back" => {
+                Fault::RolledBack(text("1").parse().map_err(|_| wrong("it takes a revision, like 1".to_owned()))?)
+            }
             _ => return Err(wrong("no such name".to_owned())),
         })
     }

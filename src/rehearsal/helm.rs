@@ -18,7 +18,7 @@ use super::store::Store;
 use super::{State, archive};
 use crate::tools::Tool;
 
-pub(super) use self::install::{Failed, Wanted, revise};
+pub(super) use self::install::{Failed, Wanted, revise, roll_back};
 
 const PINS: [&str; 3] = ["--kubeconfig", "--kube-context", "--namespace"];
 
@@ -41,7 +41,9 @@ pub(super) async fn run(state: &Arc<State>, process: &Process<'_>) -> Ended {
         ["template", _] => template(process),
         ["list", _] => list(state, process),
         ["get", "values"] => get_values(state, process),
+        ["get", "manifest"] => get_manifest(state, process),
         ["history", _] => history(state, process),
+        ["rollback", _] => install::rollback(state, process).await,
         ["upgrade", _] => install::upgrade(state, process).await,
         ["uninstall", _] => install::uninstall(state, process).await,
         ["test", _] => install::test(state, process).await,
@@ -206,6 +208,24 @@ fn get_values(state: &State, process: &Process<'_>) -> Ended {
     let newest = release::history(&store, namespace_of(&arguments), name).pop();
     let newest = newest.ok_or_else(|| process.fail("Error: release: not found"))?;
     process.out(newest.config.to_string());
+    Ok(())
+}
+
+fn get_manifest(state: &State, process: &Process<'_>) -> Ended {
+    let arguments = process.arguments(2, &[PINS[0], PINS[1], PINS[2], "--revision"], &[])?;
+    let store = store_of(state, process, &arguments)?;
+    let name = arguments.words.get(2).ok_or_else(|| process.unknown())?;
+    let all = release::history(&store, namespace_of(&arguments), name);
+    let wanted = arguments.flag("--revision").and_then(|revision| revision.parse::<u32>().ok());
+    let found = match wanted {
+        Some(wanted) => all.iter().find(|release| release.version == wanted),
+        None => all.last(),
+    };
+    let found = found.ok_or_else(|| process.fail("Error: release: not found"))?;
+    for object in &found.manifest {
+        process.out("---");
+        process.out(serde_yaml::to_string(object).map_err(|error| process.fail(error.to_string()))?);
+    }
     Ok(())
 }
 

@@ -379,6 +379,16 @@ fn postgres(cluster: &Cluster, process: &Process<'_>, pod: &Value, argv: &[&str]
         process.out("1");
         return Ok(());
     }
+    if bare && query.contains("count(*) from bundles") {
+        let known = spire.databases.get(&home).filter(|database| database.migrations.is_some());
+        let Some(database) = known else {
+            process.err("ERROR:  relation \"bundles\" does not exist");
+            return Err(inner_exit(process, 1));
+        };
+        let bundles = usize::from(!database.bundle.is_empty());
+        process.out(format!("{bundles}|{}", database.entries.len()));
+        return Ok(());
+    }
     if bare && query.contains("from bundles") {
         let spiffe = query.split("spiffe://").nth(1).and_then(|rest| rest.split('\'').next()).unwrap_or_default();
         if let Some(database) = spire.databases.get(&home) {

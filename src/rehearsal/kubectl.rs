@@ -45,6 +45,9 @@ async fn exec(state: &Arc<State>, process: &Process<'_>) -> Ended {
     sleep(Duration::from_millis(120)).await;
     let live = cluster.store.get(&Key::pod(arguments.flag("--namespace").unwrap_or("default"), pod));
     let live = live.ok_or_else(|| process.fail(format!("Error from server (NotFound): pods \"{pod}\" not found")))?;
+    if let Some(words) = super::nodes::unreachable(&cluster.store, &live) {
+        return Err(process.fail(format!("error: Internal error occurred: error sending request: {words}")));
+    }
     let container = running_container(process, &live, arguments.flag("--container"))?;
     super::inside::run(&cluster, process, &live, &container, &arguments.after)
 }

@@ -16,6 +16,8 @@ use super::{pods, spire};
 const START: Duration = Duration::from_secs(1);
 /// Pulling an image from a registry.
 const PULL: Duration = Duration::from_secs(2);
+/// A server that cannot use its data store is started again after so long.
+const UNHEALTHY: jiff::SignedDuration = jiff::SignedDuration::from_secs(120);
 /// Jobs and test pods do their work in so long.
 const JOB: Duration = Duration::from_secs(2);
 
@@ -43,11 +45,12 @@ impl Kubelet for Cluster {
             Ok(took) => fate.start_after += took,
             Err(error) => return PodFate { image_error: Some(error), ..fate },
         }
-        let faults = self.faults();
-        let spire = self.spire();
+        let faults = self.faults().clone();
+        let mut spire = self.spire();
         if let Some(container) = pods::container(pod, "spire-server") {
             let trouble = spire.server_trouble(&self.store, &faults, pod);
             fate.crash = trouble.map(|lines| self.crash(container, lines));
+            spire.makes_tables(&self.store, &faults, pod);
         } else if let Some(container) = spire::agent_container(pod) {
             let version = spire::version_of(container);
             // In older charts an init container waits until the servers' Service answers.
@@ -74,13 +77,18 @@ impl Kubelet for Cluster {
     }
 
     fn probe(&self, pod: &Value) -> Probe {
-        let (spire, faults) = (self.spire(), self.faults());
+        let faults = self.faults().clone();
+        let mut spire = self.spire();
         let up = if let Some(container) = pods::container(pod, "spire-server") {
             let started =
                 pods::life(pod, text(container, "/name")).is_some_and(|life| spire.servers.contains_key(&life));
             // What was fine when the container was made may not be so any more when the server looks at it.
             if !started && let Some(lines) = spire.server_trouble(&self.store, &faults, pod) {
                 return Probe::Dead(self.crash(container, lines));
+            }
+            // Two failures of the liveness probe, a minute apart.
+            if spire.stranded(&self.store, &faults, pod).is_some_and(|since| since + UNHEALTHY <= self.store.now()) {
+                return Probe::Dead(self.crash(container, Vec::new()));
             }
             spire.server_up(&self.store, &faults, pod).is_some()
         } else {

@@ -10,7 +10,7 @@
 //! | `runner`, `process` | starting programs |
 //! | `kind`, `docker`, `helm`, `kubectl` | these programs |
 //! | `machine`, `fetch` | the machine with its clock, and the internet |
-//! | `cluster`, `kubelet` | nodes and their images |
+//! | `cluster`, `kubelet`, `nodes` | nodes and their images; nodes that stop |
 //! | [`charts`], `release` | the charts and helm's memory |
 //! | `spire`, `workloads`, `authority`, `inside` | SPIRE, its workloads, and the programs in its containers |
 //! | `operators` | what else makes objects in the cluster |
@@ -41,6 +41,7 @@ mod kubectl;
 mod kubelet;
 pub mod logs;
 mod machine;
+mod nodes;
 pub mod object;
 mod operators;
 mod pages;
@@ -146,6 +147,14 @@ impl Rehearsal {
             _ => {}
         }
         self.state.faults().add(fault);
+    }
+
+    /// Waits until what was injected has happened, where that takes a while.
+    pub async fn suffer(&self, fault: &Fault) {
+        let Fault::RolledBack(revision) = fault else { return };
+        for cluster in self.state.clusters_of_kind() {
+            cluster.roll_back(*revision).await;
+        }
     }
 
     /// Nothing of that name (see [`Fault::ALL`]) is wrong any more.

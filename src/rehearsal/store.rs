@@ -85,6 +85,15 @@ pub enum Propagation {
     Orphan,
 }
 
+/// A node that is down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Down {
+    /// Since when.
+    pub since: Timestamp,
+    /// When it is up again, if it is being started.
+    pub starts: Option<Timestamp>,
+}
+
 /// One cluster's state. Cheap to clone; all clones are the same state.
 #[derive(Clone)]
 pub struct Store {
@@ -101,6 +110,8 @@ struct Inner {
     revision: u64,
     log: VecDeque<Change>,
     logs: Logs,
+    /// Nodes that are down: no program runs there.
+    down: BTreeMap<String, Down>,
     shut: bool,
 }
 
@@ -111,6 +122,8 @@ pub struct Snapshot {
     objects: Vec<Value>,
     applied: Vec<(Key, BTreeMap<String, Value>)>,
     logs: Logs,
+    #[serde(default)]
+    down: BTreeMap<String, Down>,
 }
 
 #[expect(clippy::must_use_candidate, reason = "most are called for what they do to the state")]
@@ -446,6 +459,27 @@ impl Store {
         self.lock().logs.of(pod, container, previous)
     }
 
+    /// A node goes down, is being started, or is up again.
+    pub fn set_down(&self, node: &str, down: Option<Down>) {
+        let mut inner = self.lock();
+        match down {
+            Some(down) => drop(inner.down.insert(node.to_owned(), down)),
+            None => drop(inner.down.remove(node)),
+        }
+    }
+
+    /// Whether a node is down, and since when.
+    #[must_use]
+    pub fn down(&self, node: &str) -> Option<Down> {
+        self.lock().down.get(node).copied()
+    }
+
+    /// The nodes that are down.
+    #[must_use]
+    pub fn downs(&self) -> BTreeMap<String, Down> {
+        self.lock().down.clone()
+    }
+
     /// The server stops: connections break and new ones are refused.
     pub fn shut_down(&self) {
         self.lock().shut = true;
@@ -467,6 +501,7 @@ impl Store {
             objects: inner.objects.values().map(|object| Value::clone(object)).collect(),
             applied: inner.applied.iter().map(|(key, applied)| (key.clone(), applied.clone())).collect(),
             logs: inner.logs.clone(),
+            down: inner.down.clone(),
         }
     }
 
@@ -476,6 +511,7 @@ impl Store {
         inner.objects = snapshot.objects.into_iter().map(|object| (Key::of(&object), Arc::new(object))).collect();
         inner.applied = snapshot.applied.into_iter().collect();
         inner.logs = snapshot.logs;
+        inner.down = snapshot.down;
         inner.revision = snapshot.revision;
         inner.log.clear();
     }

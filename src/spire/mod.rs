@@ -14,6 +14,7 @@ pub mod names;
 pub mod path;
 pub mod planes;
 pub mod policy;
+pub mod recovery;
 pub mod releases;
 pub mod render;
 pub mod rotation;

@@ -20,7 +20,8 @@ use crate::steps::{manifests, reach, release};
 pub(super) const POD: &str = "spire-db-0";
 /// The container of PostgreSQL in it.
 pub(super) const CONTAINER: &str = "postgres";
-const CLAIM: &str = "data-spire-db-0";
+/// The claim of its volume.
+pub(super) const CLAIM: &str = "data-spire-db-0";
 /// As SPIRE logs in: by name, over the network, with the password (on its own loopback PostgreSQL asks for none).
 const LOGIN: &str =
     r#"PGPASSWORD="$POSTGRES_PASSWORD" psql -h spire-db -U "$POSTGRES_USER" -d "$POSTGRES_DB" -tAc 'select 1'"#;
@@ -28,6 +29,7 @@ const LOGIN: &str =
 const MIGRATIONS: &str =
     r#"psql -U "$POSTGRES_USER" -d "$POSTGRES_DB" -tAc 'select version, code_version from migrations'"#;
 
+const CONTENTS: &str = r#"psql -U "$POSTGRES_USER" -d "$POSTGRES_DB" -tAc 'select (select count(*) from bundles), (select count(*) from registered_entries)'"#;
 /// What the data store holds of the trust domain's bundle: a message `spire.common.Bundle`.
 ///
 /// # Errors
@@ -161,6 +163,19 @@ pub async fn migrations(cx: &StepContext) -> Result<(u32, String), Failure> {
             Failure::tool(format!("the row of `migrations` reads `{row}`"))
                 .next("`coastal logs server` shows whether SPIRE has written to the data store yet")
         })
+}
+
+/// What is in the data store: whether it has a bundle, and how many registration entries.
+///
+/// # Errors
+/// The database does not answer, or SPIRE has not written to it yet.
+pub async fn contents(cx: &StepContext) -> Result<(bool, u64), Failure> {
+    let namespace = &cx.session.lab.spire.server_namespace;
+    let output = reach::exec(cx, namespace, POD, CONTAINER, &["sh", "-c", CONTENTS]).await?;
+    let row = output.stdout.trim();
+    row.split_once('|')
+        .and_then(|(bundles, entries)| Some((bundles.trim().parse::<u64>().ok()? > 0, entries.trim().parse().ok()?)))
+        .ok_or_else(|| Failure::tool(format!("the numbers of bundles and entries read `{row}`")))
 }
 
 async fn secret(cx: &StepContext, cluster: &Cluster) -> Result<Option<Secret>, Failure> {

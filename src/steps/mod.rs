@@ -15,6 +15,7 @@ pub mod components;
 pub mod contain;
 pub mod continuity;
 pub mod database;
+pub mod drill;
 pub mod dump;
 mod fetch;
 pub mod identity;
@@ -29,6 +30,7 @@ mod namespaces;
 pub mod planes;
 pub mod probe;
 pub mod reach;
+pub mod recover;
 pub mod registrations;
 pub mod release;
 pub mod restore;
@@ -93,6 +95,8 @@ pub fn body(step: StepId) -> Box<dyn Body> {
         S::Hop(step) => upgrade::body(step),
         S::Backup => Box::new(backup::Take),
         S::Restore(part) => restore::body(part),
+        S::Recover(part) => recover::body(part),
+        S::Drill(drill) => Box::new(drill::Inject(drill)),
         S::Rotate(step) => rotate::body(step),
     }
 }

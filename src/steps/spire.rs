@@ -179,7 +179,7 @@ impl Agents {
 }
 
 /// Where the agent of that pod has its socket. By what is mounted, for while a chart moves pods of two charts run.
-fn socket_of(pod: &Pod) -> &'static str {
+pub(super) fn socket_of(pod: &Pod) -> &'static str {
     let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
     let mounts = containers
         .filter(|container| container.name == names::AGENT_CONTAINER)

@@ -171,6 +171,18 @@ pub fn kind_containers(cluster: &str) -> Command {
         .args(["--format", "{{json .}}"])
 }
 
+/// Starts containers that are stopped.
+#[must_use]
+pub fn start(containers: &[String]) -> Command {
+    Command::new(Tool::Docker, ["start"]).args(containers.iter().cloned())
+}
+
+/// Stops a container; its programs have ten seconds to end.
+#[must_use]
+pub fn stop(container: &str) -> Command {
+    Command::new(Tool::Docker, ["stop", container])
+}
+
 /// A container of a kind cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Container {

@@ -16,6 +16,7 @@ mod json;
 mod metrics;
 mod plain;
 mod plan;
+mod recovery;
 pub mod report;
 mod run;
 mod status;
@@ -45,6 +46,7 @@ use crate::observe::Status;
 use crate::plan::Plan;
 use crate::spire::audit::Audit;
 use crate::spire::path::Outcome;
+use crate::spire::recovery::Diagnosis;
 use crate::steps::metrics::Metrics;
 
 pub use access::{Opened, PageRow, Pages};
@@ -287,6 +289,22 @@ impl Ui {
     pub fn announce(&self, outcome: &Outcome) {
         if !self.is_json() {
             self.err.write(&hops::render(outcome, self.terminal.table_width, self.err_style()));
+        }
+    }
+
+    /// What is broken, as the result of a command that found nothing to do.
+    pub fn diagnosis(&self, diagnosis: &Diagnosis) {
+        if self.is_json() {
+            self.document(diagnosis);
+        } else {
+            self.out.write(&recovery::render(diagnosis, self.out_style(), self.terminal.table_width));
+        }
+    }
+
+    /// The same on standard error, before it is mended. With JSON the events of the run say it.
+    pub fn announce_diagnosis(&self, diagnosis: &Diagnosis) {
+        if !self.is_json() {
+            self.err.write(&recovery::render(diagnosis, self.err_style(), self.terminal.table_width));
         }
     }
 

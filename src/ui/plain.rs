@@ -11,7 +11,7 @@ use crate::ui::run::Run;
 use crate::ui::style::{Style, duration, tame};
 use crate::ui::terminal::Terminal;
 use crate::ui::writer::Writer;
-use crate::ui::{continuity, explain, summary};
+use crate::ui::{continuity, explain, recovery, summary};
 
 /// How long a message that only counts on (`waiting: 14 s`) is left out after its like was printed.
 const COUNTING_MS: u64 = 10_000;
@@ -72,7 +72,9 @@ impl Sink for Lines {
                 }
             }
             What::StepReport { report, .. } => {
-                for text in continuity::details(report, verbose > 0, self.terminal.table_width) {
+                let width = self.terminal.table_width;
+                let card = recovery::details(report, self.style, width);
+                for text in continuity::details(report, verbose > 0, width).into_iter().chain(card) {
                     self.out.line(&text);
                 }
             }

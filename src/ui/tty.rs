@@ -13,7 +13,7 @@ use crate::ui::run::Run;
 use crate::ui::style::{Style, duration, tame};
 use crate::ui::terminal::Terminal;
 use crate::ui::writer::Writer;
-use crate::ui::{continuity, explain, summary};
+use crate::ui::{continuity, explain, recovery, summary};
 
 const TICK: Duration = Duration::from_millis(100);
 
@@ -111,7 +111,9 @@ impl Sink for Live {
                 None
             }
             What::StepReport { report, .. } => {
-                for line in continuity::details(report, verbose > 0, self.terminal.table_width) {
+                let width = self.terminal.table_width;
+                let card = recovery::details(report, style, width);
+                for line in continuity::details(report, verbose > 0, width).into_iter().chain(card) {
                     self.keep(&line);
                 }
                 None

@@ -11,6 +11,7 @@ mod comparison;
 mod compromise;
 #[path = "../contract/mod.rs"]
 mod contract;
+mod disaster;
 mod events;
 mod interrupts;
 mod patience;

@@ -18,6 +18,7 @@ use super::read::{self, LogOptions, Scope, WatchOptions};
 use super::select::Selection;
 use super::status;
 use super::write::{self, Part, PatchKind, WriteOptions};
+use crate::rehearsal::nodes;
 use crate::rehearsal::object::{set_default, text};
 use crate::rehearsal::store::{Key, Store};
 
@@ -216,6 +217,9 @@ impl Call {
         match (self.method.as_str(), target.part.as_deref()) {
             ("GET", None | Some("status")) => ok(&store.get(&key).ok_or_else(|| status::not_found(served, name))?),
             ("GET", Some("log")) if served.kind == "Pod" => {
+                if let Some(words) = store.get(&key).and_then(|pod| nodes::unreachable(store, &pod)) {
+                    return Err(status::no_kubelet(&words));
+                }
                 Ok(stream_response("text/plain", read::logs(store, served, &key, self.log_options()?)?))
             }
             ("DELETE", None) => ok(&write::delete(store, served, &key, &self.json()?)?),

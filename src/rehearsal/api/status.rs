@@ -104,6 +104,11 @@ pub fn webhook_failed(webhook: &str, url: &str, why: &str) -> Box<Status> {
     failure(500, "InternalError", &message)
 }
 
+/// 500 of what a node that does not answer would have to say.
+pub fn no_kubelet(words: &str) -> Box<Status> {
+    failure(500, "InternalError", &format!("Internal error occurred: error sending request: {words}"))
+}
+
 /// 500 of a server-side apply of what does not fit the kind's schema.
 #[must_use]
 pub fn untyped(served: &Served, name: &str, why: &str) -> Box<Status> {

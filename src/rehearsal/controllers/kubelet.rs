@@ -62,6 +62,10 @@ impl Kubelets {
     /// Takes a pod that has a node one step on, if it is time. Says when to come back.
     pub fn sync(&mut self, store: &Store, key: &Key, pod: &Value) -> Option<Duration> {
         let uid = text(pod, "/metadata/uid").to_owned();
+        if store.down(text(pod, "/spec/nodeName")).is_some() {
+            self.stages.remove(&uid);
+            return None;
+        }
         let now = Instant::now();
         let stage = self.stages.remove(&uid);
         let pod = Pod { store, key, object: pod };
@@ -83,7 +87,10 @@ impl Kubelets {
                     Some(Stage::BackingOff { at: now })
                 }
                 None if text(pod.object, "/status/phase") == "Running" => {
-                    let started = text(pod.object, "/status/startTime").parse::<Timestamp>().unwrap_or_default();
+                    let of = |status: &Value| text(status, "/state/running/startedAt").parse::<Timestamp>().ok();
+                    let started = items(pod.object, "/status/containerStatuses").filter_map(of).max();
+                    let started = started.or_else(|| text(pod.object, "/status/startTime").parse().ok());
+                    let started = started.unwrap_or_default();
                     let ran = Duration::try_from(store.now().duration_since(started)).unwrap_or_default();
                     let (since, fate) = (now.checked_sub(ran).unwrap_or(now), self.hook.start(pod.object));
                     if pods::is_ready(pod.object) {

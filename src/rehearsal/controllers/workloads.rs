@@ -243,7 +243,12 @@ fn ordinal_pod(store: &Store, object: &Value, ordinal: i64, revision: &str) -> b
     for claim in items(object, "/spec/volumeClaimTemplates") {
         let volume = text(claim, "/metadata/name");
         let claim_name = format!("{volume}-{name}");
-        if store.get(&Key::new("v1", "PersistentVolumeClaim", namespace, &claim_name)).is_none() {
+        let there = store.get(&Key::new("v1", "PersistentVolumeClaim", namespace, &claim_name));
+        // The controller waits for one that is on its way out.
+        if there.as_ref().is_some_and(pods::is_going) {
+            return false;
+        }
+        if there.is_none() {
             store.upsert(json!({
                 "apiVersion": "v1", "kind": "PersistentVolumeClaim",
                 "metadata": {"namespace": namespace, "name": claim_name, "labels": object["spec"]["selector"]["matchLabels"]},

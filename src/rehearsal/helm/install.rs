@@ -179,6 +179,61 @@ pub(in crate::rehearsal) async fn revise(store: &Store, wanted: Wanted) -> Resul
     }
 }
 
+pub(super) async fn rollback(state: &Arc<State>, process: &Process<'_>) -> Ended {
+    let arguments = process.arguments(1, &[PINS[0], PINS[1], PINS[2], "--timeout"], &[])?;
+    let [_, name, revision] = arguments.words.as_slice() else { return Err(process.unknown()) };
+    let deadline = deadline_of(process, &arguments)?;
+    let store = store_of(state, process, &arguments)?;
+    let revision = revision.parse().map_err(|_| process.unknown())?;
+    match roll_back(&store, namespace_of(&arguments), name, revision, deadline).await {
+        Ok(()) => {
+            process.out("Rollback was a success! Happy Helming!");
+            Ok(())
+        }
+        Err(words) => Err(process.fail(format!("Error: {words}"))),
+    }
+}
+
+/// Makes a new revision of what an older one was. Its hooks are those for rollbacks, of which the charts have none: a
+/// webhook that does not answer is in the way. One that fails leaves the release `failed`, and what was deployed
+/// before counts as superseded.
+pub(in crate::rehearsal) async fn roll_back(
+    store: &Store,
+    namespace: &str,
+    name: &str,
+    revision: u32,
+    deadline: Instant,
+) -> Result<(), String> {
+    let past = release::history(store, namespace, name);
+    if past.last().is_some_and(Release::is_pending) {
+        return Err("another operation (install/upgrade/rollback) is in progress".to_owned());
+    }
+    let target = past.iter().find(|release| release.version == revision).cloned();
+    let mut release = target.ok_or("release: not found")?;
+    sleep(Duration::from_millis(800)).await;
+    release.version = past.last().map_or(1, |last| last.version + 1);
+    release.info.last_deployed = store.now();
+    release::prune(store, &past);
+    let description = format!("Rollback to {revision}");
+    release.save_as(store, "pending-rollback", &description);
+    let work = CutOff { store: store.clone(), release: Some(release.clone()) };
+    let sent = send(store, &release, &past, "rollback", deadline, false).await;
+    for mut old in past.into_iter().filter(|old| old.info.status == "deployed") {
+        old.save_as(store, "superseded", &old.info.description.clone());
+    }
+    match sent {
+        Ok(()) => {
+            work.ends("deployed", &description);
+            Ok(())
+        }
+        Err(Failed::Words(words)) => {
+            work.ends("failed", &format!("Rollback \"{name}\" failed: {words}"));
+            Err(words)
+        }
+        Err(Failed::Killed) => Err("signal: killed".to_owned()),
+    }
+}
+
 /// From our helm's end to somebody else's.
 const MEDDLES_AFTER: Duration = Duration::from_secs(4);
 

@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::{SignedDuration, Timestamp};
 use semver::Version;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{AgentSettings, AttestedAgent, Pass, Spire, version_of};
+use super::{AgentSettings, AttestedAgent, Pass, Server, Spire, version_of};
 use crate::rehearsal::api::select;
+use crate::rehearsal::authority::Authority;
 use crate::rehearsal::controllers::is_ready;
 use crate::rehearsal::faults::{Fault, Faults, strikes};
 use crate::rehearsal::object::{at, items, text};
@@ -18,12 +21,43 @@ use crate::rehearsal::store::{Key, Store};
 /// An agent serves the Workload API so long after its start (facts, section 9).
 const AGENT_BOOT: SignedDuration = SignedDuration::from_secs(1);
 
+/// Agents ask for what is new every 5 s.
+const SYNC: SignedDuration = SignedDuration::from_secs(5);
+/// One that cannot begin is started again after so long; the first back-off of a kubelet stands for all.
+const CRASH_LOOP: SignedDuration = SignedDuration::from_secs(10);
+/// One that cannot reach its servers tries less and less often; it says so about once a minute.
+const COMPLAINS_AGAIN: SignedDuration = SignedDuration::from_secs(60);
+/// From this version on an agent ends when it does not trust its servers (facts, section 5).
+const ENDS_ON_DISTRUST: Version = Version::new(1, 8, 7);
+/// From this version on it may be told to replace its bundle instead.
+const REBOOTSTRAPS: Version = Version::new(1, 13, 0);
+/// After so long.
+const REBOOTSTRAP_DELAY: SignedDuration = SignedDuration::from_mins(10);
+/// From this version on an agent that the servers have no record of attests again within its process.
+const REATTESTS_IN_PROCESS: Version = Version::new(1, 10, 0);
+
 /// The process of an agent that serves the Workload API.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(in crate::rehearsal) struct Agent {
     pub(super) settings: AgentSettings,
     pub(in crate::rehearsal) node: String,
     pub(in crate::rehearsal) up_since: Timestamp,
+    /// The authorities that it trusts.
+    #[serde(default)]
+    bundle: Vec<Authority>,
+    /// Since when it meets only servers that it does not trust.
+    #[serde(default)]
+    distrusts: Option<Timestamp>,
+    /// When it last said so.
+    #[serde(default)]
+    complained: Option<Timestamp>,
+}
+
+impl Agent {
+    /// Whether it trusts what a server signs with.
+    pub(super) fn trusts(&self, server: &Server) -> bool {
+        self.bundle.contains(&server.journal.active)
+    }
 }
 
 /// The container that runs an agent; the image serves as a workload too, with other arguments.
@@ -64,11 +98,52 @@ impl Spire {
         let life = pods::life(pod, text(container, "/name"))?;
         let version = version_of(container);
         let since = self.since(&life, pass.now);
-        if self.agents.contains_key(&life) || !pass.due(since + AGENT_BOOT) || cannot_attest(pass.faults, &version) {
+        if let Some(agent) = self.agents.remove(&life) {
+            let agent = self.sync(pass, pod, &life, &version, agent)?;
+            self.agents.insert(life, agent);
+            return None;
+        }
+        if !pass.due(since + AGENT_BOOT) || cannot_attest(pass.faults, &version) {
             return None;
         }
         let settings = AgentSettings::of(pass.store, pod)?;
-        let server = self.servers.get(&reached(pass, &settings, &life)?)?.clone();
+        // It boots from what it kept, else from the bundle that is published.
+        let kept = self.kept_bundles.get(pods::uid(pod)).cloned();
+        let published = pods::mounted(pass.store, pod, &settings.bundle)?;
+        let trusts = |server: &Server| match &kept {
+            Some(kept) => kept.contains(&server.journal.active),
+            None => holds(&published, &server.journal.active),
+        };
+        let Some(chosen) = self.reached(pass, &settings, &life, trusts) else {
+            if self.reached(pass, &settings, &life, |_| true).is_some() {
+                // It ends, and is started again.
+                self.complain(pass, pod, "Agent crashed", "failed to attest: ");
+                self.since.insert(life, pass.now + CRASH_LOOP);
+                pass.due(pass.now + CRASH_LOOP + AGENT_BOOT);
+            }
+            return None;
+        };
+        let server = self.servers.get(&chosen)?.clone();
+        self.attest(pass, pod, &settings, &server, &version)?;
+        let name = text(container, "/name");
+        pass.log(pod, name, "level=info msg=\"Starting Workload and SDS APIs\" network=unix subsystem_name=endpoints");
+        let bundle = self.databases.get(&server.database).map(|database| database.bundle.clone()).unwrap_or_default();
+        let node = text(pod, "/spec/nodeName").to_owned();
+        let agent = Agent { settings, node, up_since: pass.now, bundle, distrusts: None, complained: None };
+        self.keep_bundle(pod, &agent);
+        self.agents.insert(life, agent);
+        Some(())
+    }
+
+    /// The servers come to know an agent. Not one that is banned.
+    fn attest(
+        &mut self,
+        pass: &Pass<'_>,
+        pod: &Value,
+        settings: &AgentSettings,
+        server: &Server,
+        version: &Version,
+    ) -> Option<()> {
         let node = pass.store.shared(&Key::new("v1", "Node", "", text(pod, "/spec/nodeName")))?;
         let attested = AttestedAgent {
             path: path(&settings.cluster, &node),
@@ -86,17 +161,127 @@ impl Spire {
             return None;
         }
         agents.insert(pods::uid(&node).to_owned(), attested);
+        let name = text(agent_container(pod)?, "/name").to_owned();
         for line in [
             "level=info msg=\"SVID is not found. Starting node attestation\" subsystem_name=attestor".to_owned(),
             format!(
                 "level=info msg=\"Node attestation was successful\" reattestable=true spiffe_id=\"{id}\" subsystem_name=attestor"
             ),
-            "level=info msg=\"Starting Workload and SDS APIs\" network=unix subsystem_name=endpoints".to_owned(),
         ] {
+            pass.log(pod, &name, &line);
+        }
+        Some(())
+    }
+
+    /// An agent that serves asks its servers what is new (facts, sections 4 and 5). Nothing if it ends.
+    fn sync(
+        &mut self,
+        pass: &mut Pass<'_>,
+        pod: &Value,
+        life: &str,
+        version: &Version,
+        mut agent: Agent,
+    ) -> Option<Agent> {
+        let trusted = self.reached(pass, &agent.settings, life, |server| agent.trusts(server));
+        let Some(server) = trusted.and_then(|life| self.servers.get(&life)).cloned() else {
+            return match self.reached(pass, &agent.settings, life, |_| true) {
+                // With the servers away it serves on from what it has.
+                None => Some(agent),
+                Some(_) => self.distrust(pass, pod, life, version, agent),
+            };
+        };
+        (agent.distrusts, agent.complained) = (None, None);
+        let database = self.databases.get(&server.database)?;
+        let node = pass.store.shared(&Key::new("v1", "Node", "", text(pod, "/spec/nodeName")))?;
+        if !database.agents.contains_key(pods::uid(&node)) {
+            let name = text(agent_container(pod)?, "/name").to_owned();
+            if *version < REATTESTS_IN_PROCESS {
+                pass.log(pod, &name, "level=error msg=\"Agent needs to re-attest; removing SVID and shutting down\" subsystem_name=manager");
+                return self.ends(pass, life);
+            }
+            pass.log(
+                pod,
+                &name,
+                "level=warning msg=\"Agent needs to re-attest; will attempt to re-attest\" subsystem_name=manager",
+            );
+            let settings = agent.settings.clone();
+            self.attest(pass, pod, &settings, &server, version);
+        }
+        let database = self.databases.get(&server.database)?;
+        let changed = database.bundle_changed.map_or(pass.now, |changed| changed + SYNC);
+        if agent.bundle != database.bundle && pass.due(changed) {
+            agent.bundle.clone_from(&database.bundle);
+            self.keep_bundle(pod, &agent);
+        }
+        Some(agent)
+    }
+
+    /// An agent meets only servers that it does not trust. What it does then, each line of versions does otherwise.
+    fn distrust(
+        &mut self,
+        pass: &mut Pass<'_>,
+        pod: &Value,
+        life: &str,
+        version: &Version,
+        mut agent: Agent,
+    ) -> Option<Agent> {
+        let since = *agent.distrusts.get_or_insert(pass.now);
+        let waits = *version >= REBOOTSTRAPS && agent.settings.rebootstraps;
+        if *version >= ENDS_ON_DISTRUST && !waits {
+            self.complain(pass, pod, "Agent crashed", "failed to sync with SPIRE Server: ");
+            return self.ends(pass, life);
+        }
+        if agent.complained.is_none_or(|complained| complained + COMPLAINS_AGAIN <= pass.now) {
+            agent.complained = Some(pass.now);
+            let words =
+                if waits { "Trust Bundle and Server don't agree, ignoring for now" } else { "Synchronize failed" };
+            self.complain(pass, pod, words, "");
+        }
+        pass.due(pass.now + COMPLAINS_AGAIN);
+        if waits && pass.due(since + REBOOTSTRAP_DELAY) {
+            self.kept_bundles.remove(pods::uid(pod));
+            return self.ends(pass, life);
+        }
+        Some(agent)
+    }
+
+    /// The process ends, and the kubelet starts it again at once.
+    fn ends(&mut self, pass: &mut Pass<'_>, life: &str) -> Option<Agent> {
+        self.since.insert(life.to_owned(), pass.now + AGENT_BOOT);
+        pass.due(pass.now + AGENT_BOOT + AGENT_BOOT);
+        None
+    }
+
+    fn keep_bundle(&mut self, pod: &Value, agent: &Agent) {
+        if agent.settings.keeps {
+            self.kept_bundles.insert(pods::uid(pod).to_owned(), agent.bundle.clone());
+        }
+    }
+
+    fn complain(&self, pass: &Pass<'_>, pod: &Value, words: &str, prefix: &str) {
+        let line = format!(
+            "level=error msg=\"{words}\" error=\"{prefix}rpc error: code = Unavailable desc = connection error: desc = \\\"transport: authentication handshake failed: x509svid: could not verify leaf certificate: x509: certificate signed by unknown authority\\\"\" subsystem_name=manager"
+        );
+        if let Some(container) = agent_container(pod) {
             pass.log(pod, text(container, "/name"), &line);
         }
-        self.agents.insert(life, Agent { settings, node: text(pod, "/spec/nodeName").to_owned(), up_since: pass.now });
-        Some(())
+    }
+
+    /// The process of the server that an agent is connected to: of those that answer and that it trusts always the
+    /// same one, for a connection that fails is tried with another.
+    pub(super) fn reached(
+        &self,
+        pass: &Pass<'_>,
+        settings: &AgentSettings,
+        life: &str,
+        trusts: impl Fn(&Server) -> bool,
+    ) -> Option<String> {
+        let pods = behind(pass.store, &settings.server);
+        let up = pods.iter().flat_map(|pod| pods::lives(pod)).filter(|life| pass.up.contains(life));
+        let up: Vec<String> = up.filter(|life| self.servers.contains_key(life)).collect();
+        let chosen = life.bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)));
+        let mut in_turn = (0..up.len()).filter_map(|step| up.get((chosen % up.len() + step) % up.len()));
+        in_turn.find(|life| self.servers.get(*life).is_some_and(&trusts)).cloned()
     }
 
     /// Whether the agent in that pod serves the Workload API.
@@ -106,12 +291,10 @@ impl Spire {
     }
 }
 
-/// The process of the server that an agent is connected to: always the same one of those that answer.
-pub(super) fn reached(pass: &Pass<'_>, settings: &AgentSettings, life: &str) -> Option<String> {
-    let pods = behind(pass.store, &settings.server);
-    let up: Vec<String> = pods.iter().flat_map(|pod| pods::lives(pod)).filter(|life| pass.up.contains(life)).collect();
-    let chosen = life.bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)));
-    (!up.is_empty()).then(|| up[chosen % up.len()].clone())
+/// Whether an authority's certificate is in a published bundle, in either of its formats.
+fn holds(published: &str, authority: &Authority) -> bool {
+    let Ok(der) = authority.certificate() else { return false };
+    published.contains(&BASE64.encode(&der)) || published.contains(crate::workload::svid::pem(&[&der]).trim())
 }
 
 /// Whether a fault keeps agents of that version from attesting.

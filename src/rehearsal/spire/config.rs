@@ -141,6 +141,15 @@ pub(crate) struct AgentSettings {
     /// Host and port by which it finds its servers.
     pub(super) server: (String, String),
     pub(super) cluster: String,
+    /// The file with the bundle that it boots from, among what its pod mounts.
+    #[serde(default)]
+    pub(super) bundle: String,
+    /// What it keeps outlives its container, but not its pod.
+    #[serde(default)]
+    pub(super) keeps: bool,
+    /// It replaces its bundle if the servers are not of it (`rebootstrap_mode`).
+    #[serde(default)]
+    pub(super) rebootstraps: bool,
 }
 
 impl AgentSettings {
@@ -153,7 +162,14 @@ impl AgentSettings {
         let config = AgentSettings::config(store, pod)?;
         let cluster = text(&config, "/plugins/NodeAttestor/0/k8s_psat/plugin_data/cluster").to_owned();
         let server = |key: &str| text(&config, key).to_owned();
-        Some(AgentSettings { server: (server("/agent/server_address"), server("/agent/server_port")), cluster })
+        Some(AgentSettings {
+            server: (server("/agent/server_address"), server("/agent/server_port")),
+            cluster,
+            bundle: text(&config, "/agent/trust_bundle_path").rsplit('/').next().unwrap_or_default().to_owned(),
+            // From chart 0.23.0 on that directory is an emptyDir; before, the container's own.
+            keeps: text(&config, "/agent/data_dir").starts_with("/var/lib/"),
+            rebootstraps: matches!(text(&config, "/agent/rebootstrap_mode"), "always" | "auto"),
+        })
     }
 
     /// The last lines of an agent of that version that does not take what the pod mounts.

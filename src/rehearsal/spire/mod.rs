@@ -52,6 +52,9 @@ pub(super) struct Spire {
     pub(super) servers: BTreeMap<String, Server>,
     /// The processes of agents that serve the Workload API.
     pub(super) agents: BTreeMap<String, Agent>,
+    /// The bundles that agents keep on a volume of their pods, by its uid.
+    #[serde(default)]
+    kept_bundles: BTreeMap<String, Vec<Authority>>,
     pub(super) workloads: BTreeMap<String, workloads::Workload>,
 }
 
@@ -136,7 +139,10 @@ impl<'a> Pass<'a> {
             store,
             faults,
             now: store.now(),
-            pods: pods::all(store),
+            pods: pods::all(store)
+                .into_iter()
+                .filter(|pod| store.down(text(pod, "/spec/nodeName")).is_none())
+                .collect(),
             up: BTreeSet::new(),
             links: BTreeMap::new(),
             next: None,
@@ -206,10 +212,10 @@ impl Spire {
         for pod in &all {
             self.agent(pass, pod);
         }
-        let links = self
-            .agents
-            .iter()
-            .filter_map(|(life, agent)| Some((life.clone(), agent::reached(pass, &agent.settings, life)?)));
+        let links = self.agents.iter().filter_map(|(life, agent)| {
+            let trusts = |server: &Server| agent.trusts(server);
+            Some((life.clone(), self.reached(pass, &agent.settings, life, trusts)?))
+        });
         pass.links = links.collect();
         for pod in &all {
             self.workload(pass, pod);
@@ -219,6 +225,7 @@ impl Spire {
     fn forget_the_dead(&mut self, all: &[Arc<Value>]) {
         let uids: BTreeSet<&str> = all.iter().map(|pod| pods::uid(pod)).collect();
         let lives: BTreeSet<String> = all.iter().flat_map(|pod| pods::lives(pod)).collect();
+        self.kept_bundles.retain(|uid, _| uids.contains(uid.as_str()));
         self.since.retain(|life, _| life.split('/').next().is_some_and(|uid| uids.contains(uid)));
         self.servers.retain(|life, _| lives.contains(life));
         self.agents.retain(|life, _| lives.contains(life));

@@ -69,6 +69,9 @@ pub(in crate::rehearsal) struct Server {
     published: Timestamp,
 }
 
+/// What a server says whose journal outlives its bundle.
+const LOST_BUNDLE: &str = "failed to notify: rpc error: code = Internal desc = trust domain bundle is missing";
+
 /// The last lines of a server that ends.
 pub(super) fn fatal(error: &str) -> Vec<String> {
     let error = error.replace('"', "\\\"");
@@ -87,6 +90,7 @@ fn database_of(store: &Store, faults: &Faults, pod: &Value, settings: &Settings)
         pods::namespace(pod) == namespace
             && select::selects_plainly(&service["spec"]["selector"], pod)
             && condition(pod, "Ready")
+            && store.down(text(pod, "/spec/nodeName")).is_none()
     };
     let all = pods::all(store);
     let down = faults.any(|fault| *fault == Fault::DatabaseUnreachable);
@@ -141,13 +145,53 @@ impl Spire {
         }
         let row = self.databases.get(&home).and_then(|database| database.migrations.as_ref());
         let before = row.map(|(schema, code)| (*schema, code));
-        let StartOutcome::Refuses { message, log } = server_start(&version, before) else { return None };
+        let StartOutcome::Refuses { message, log } = server_start(&version, before) else {
+            return self.lost_bundle(store, pod, &settings, &home).then(|| fatal(LOST_BUNDLE));
+        };
         let mut lines = fatal(&message);
         if let (Some(log), Some((schema, code))) = (log, row) {
             lines
                 .insert(0, format!("level=error msg=\"{log}\" schema={schema} subsystem_name=sql version_info={code}"));
         }
         Some(lines)
+    }
+
+    /// Whether a journal on disk names an authority and the data store has no bundle at all: then the notifier has
+    /// nothing to tell, and the server ends (facts, section 5; derived from the code).
+    fn lost_bundle(&self, store: &Store, pod: &Value, settings: &Settings, home: &str) -> bool {
+        let Some(container) = pods::container(pod, "spire-server") else { return false };
+        let journal = self.disks.get(&pods::home(store, pod)).is_some_and(|disk| disk.journal.is_some());
+        let empty = self.databases.get(home).is_none_or(|database| database.bundle.is_empty());
+        version_of(container) < NO_JOURNAL_ON_DISK && journal && empty && !settings.publishes
+    }
+
+    /// A server that ends for want of a bundle has made its tables before.
+    pub(in crate::rehearsal) fn makes_tables(&mut self, store: &Store, faults: &Faults, pod: &Value) {
+        let Some(settings) = Settings::of(store, pod) else { return };
+        let (Some(container), Ok(home)) =
+            (pods::container(pod, "spire-server"), database_of(store, faults, pod, &settings))
+        else {
+            return;
+        };
+        if self.lost_bundle(store, pod, &settings, &home)
+            && let Some(database) = self.databases.get_mut(&home)
+        {
+            migrate(database, &version_of(container), &|line: &str| log(store, pod, CONTAINER, line));
+        }
+    }
+
+    /// Since when the server in that pod has known another data store than the one that is there.
+    pub(in crate::rehearsal) fn stranded(&mut self, store: &Store, faults: &Faults, pod: &Value) -> Option<Timestamp> {
+        let container = pods::container(pod, "spire-server")?;
+        let life = pods::life(pod, text(container, "/name"))?;
+        let server = self.servers.get(&life)?;
+        let home = database_of(store, faults, pod, &server.settings).ok()?;
+        let mark = format!("{life}/stranded");
+        if home == server.database {
+            self.since.remove(&mark);
+            return None;
+        }
+        Some(*self.since.entry(mark).or_insert(store.now()))
     }
 
     /// The process in that pod, if it answers.
@@ -161,15 +205,20 @@ impl Spire {
         let life = pods::life(pod, text(container, "/name"))?;
         let server = self.servers.get(&life)?;
         let home = database_of(store, faults, pod, &server.settings).ok()?;
-        self.locked_out(store, faults, pod, &server.settings, &home).is_none().then_some((life, server))
+        // What it knows of is not in another data store, and that has no tables.
+        let knows = home == server.database;
+        (knows && self.locked_out(store, faults, pod, &server.settings, &home).is_none()).then_some((life, server))
     }
 
     pub(super) fn server(&mut self, pass: &mut Pass<'_>, pod: &Value) -> Option<()> {
         let container = pods::container(pod, "spire-server")?;
         let life = pods::life(pod, text(container, "/name"))?;
         if let Some(mut server) = self.servers.remove(&life) {
-            self.rotate(pass, pod, &mut server);
-            self.rotate_jwt(pass, pod, &server);
+            // Nothing is prepared or activated that cannot be written down.
+            if database_of(pass.store, pass.faults, pod, &server.settings).is_ok_and(|home| home == server.database) {
+                self.rotate(pass, pod, &mut server);
+                self.rotate_jwt(pass, pod, &server);
+            }
             self.servers.insert(life, server);
             return None;
         }

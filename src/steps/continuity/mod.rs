@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::{Body, StepContext};
 use crate::error::{Failure, Kind};
 use crate::kube::{Cluster, LogOf};
-use crate::plan::Finding;
+use crate::plan::{Finding, Recovery};
 use crate::spire::names;
 use crate::steps::manifests::WORKLOAD_CONTAINER;
 use crate::steps::{reach, workload};
@@ -285,8 +285,9 @@ impl Body for Continuity {
 /// The run is to stop.
 pub async fn so_far(cx: &StepContext) -> Result<Report, Failure> {
     let change = cx.session.change.as_ref().map(|change| change.since);
-    let since = change.or_else(|| cx.session.rotation.as_ref().map(|rotation| rotation.since));
-    let since = since.unwrap_or_else(|| cx.session.world.clock.now());
+    let rotation = || cx.session.rotation.as_ref().map(|rotation| rotation.since);
+    let recovery = || cx.session.recovery.as_ref().map(Recovery::began);
+    let since = change.or_else(rotation).or_else(recovery).unwrap_or_else(|| cx.session.world.clock.now());
     Meter::since(since).finish(cx).await
 }
 

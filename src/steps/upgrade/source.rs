@@ -95,6 +95,19 @@ pub(super) fn version_of(cx: &StepContext, chart: &ChartRef) -> Result<Version, 
     })
 }
 
+/// Brings charts that are not at hand into the lab's cache.
+///
+/// # Errors
+/// Their repository does not answer, or does not have them.
+pub(in crate::steps) async fn bring(cx: &StepContext, sources: &[ChartRef]) -> Result<(), Failure> {
+    let repositories = sources.iter().filter_map(|source| match source {
+        ChartRef::Repo { repo_name, url, .. } => Some((repo_name.clone(), url.clone())),
+        ChartRef::Path(_) => None,
+    });
+    fetch::add_repositories(cx, repositories.collect()).await?;
+    fetch::pull(cx, sources).await
+}
+
 /// [`crate::plan::HopPart::Fetch`].
 pub(super) struct Fetch(pub(super) u16);
 
@@ -114,13 +127,7 @@ impl Body for Fetch {
     }
 
     async fn run(&self, cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
-        let sources = self.sources(cx)?;
-        let repositories = sources.iter().filter_map(|source| match source {
-            ChartRef::Repo { repo_name, url, .. } => Some((repo_name.clone(), url.clone())),
-            ChartRef::Path(_) => None,
-        });
-        fetch::add_repositories(cx, repositories.collect()).await?;
-        fetch::pull(cx, &sources).await
+        bring(cx, &self.sources(cx)?).await
     }
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {

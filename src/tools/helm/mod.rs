@@ -11,8 +11,8 @@ use semver::Version;
 use super::{Command, Target, Tool, go_duration, path_arg};
 
 pub use output::{
-    Release, ReleaseStatus, Repository, is_operation_in_progress, is_release_not_found, parse_list, parse_repo_list,
-    parse_values, parse_version,
+    HistoryRow, Release, ReleaseStatus, Repository, is_operation_in_progress, is_release_not_found, parse_history,
+    parse_list, parse_repo_list, parse_values, parse_version,
 };
 
 /// How much longer than helm's own `--timeout` it is let run, so that helm's words about a timeout are heard.
@@ -82,6 +82,19 @@ impl Helm {
     #[must_use]
     pub fn get_values(&self, release: &str, namespace: &str) -> Command {
         self.at_cluster(["get", "values", release, "--namespace", namespace, "--output", "json"]).secret_output()
+    }
+
+    /// The revisions of `release` that helm remembers, oldest first.
+    #[must_use]
+    pub fn history(&self, release: &str, namespace: &str) -> Command {
+        self.at_cluster(["history", release, "--namespace", namespace, "--output", "json"])
+    }
+
+    /// The objects of a revision of `release`, as YAML. They may hold secrets.
+    #[must_use]
+    pub fn get_manifest(&self, release: &str, namespace: &str, revision: u32) -> Command {
+        let revision = revision.to_string();
+        self.at_cluster(["get", "manifest", release, "--revision", &revision, "--namespace", namespace]).secret_output()
     }
 
     /// Installs or upgrades `release` from `chart` (an archive, a directory, or `repository/chart`). `values` is YAML,
@@ -183,6 +196,14 @@ mod tests {
             (
                 helm.get_values("spire", "spire-server"),
                 format!("helm get values spire --namespace spire-server --output json {pins}"),
+            ),
+            (
+                helm.history("spire", "spire-server"),
+                format!("helm history spire --namespace spire-server --output json {pins}"),
+            ),
+            (
+                helm.get_manifest("spire", "spire-server", 3),
+                format!("helm get manifest spire --revision 3 --namespace spire-server {pins}"),
             ),
             (
                 helm.upgrade_install("spire", "spire-server", chart, "a: b".into(), minutes),

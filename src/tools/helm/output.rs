@@ -153,6 +153,25 @@ pub fn parse_list(output: &Output) -> Result<Vec<Release>, CommandError> {
         .collect()
 }
 
+/// A revision of a release, as helm remembers it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct HistoryRow {
+    /// Its number.
+    pub revision: u32,
+    /// Its status.
+    pub status: ReleaseStatus,
+    /// Chart and version in one word: `spire-0.13.0`.
+    pub chart: String,
+}
+
+/// Reads the output of [`super::Helm::history`]: oldest first.
+///
+/// # Errors
+/// [`CommandError::Garbage`].
+pub fn parse_history(output: &Output) -> Result<Vec<HistoryRow>, CommandError> {
+    parse_json("helm history", &output.stdout)
+}
+
 /// Reads the output of [`super::Helm::get_values`]; a release without values has an empty object.
 ///
 /// # Errors

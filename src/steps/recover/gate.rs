@@ -1,0 +1,72 @@
+//! The gate of a recovery: what must be proven before it counts as one.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::engine::{Body, StepContext};
+use crate::error::Failure;
+use crate::plan::Finding;
+use crate::steps::live::Live;
+use crate::steps::recover::look;
+use crate::steps::upgrade::gate;
+use crate::steps::{probe, reach, spire};
+
+/// [`crate::spire::recovery::Part::Webhook`].
+pub(super) struct Webhook;
+
+#[async_trait]
+impl Body for Webhook {
+    async fn check(&self, cx: &StepContext) -> Result<Finding, Failure> {
+        let cluster = reach::cluster(cx).await?;
+        Ok(match look::webhook(&cluster).await {
+            None => Finding::Satisfied("a ClusterSPIFFEID can be written".into()),
+            Some(why) => Finding::Differs(why),
+        })
+    }
+
+    async fn run(&self, _cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
+        Ok(()) // it runs beside the servers, and is waited for
+    }
+
+    async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
+        let cluster = reach::cluster(cx).await?;
+        loop {
+            let Some(why) = look::webhook(&cluster).await else {
+                return Ok("a ClusterSPIFFEID can be written".into());
+            };
+            if cx.remaining() < Duration::from_secs(2) {
+                return Err(Failure::timeout(why).next("`coastal logs server` shows what the controller manager says"));
+            }
+            cx.progress(why);
+            cx.sleep(Duration::from_secs(1)).await?;
+        }
+    }
+}
+
+/// [`crate::spire::recovery::Part::Gate`].
+pub(super) struct Gate;
+
+#[async_trait]
+impl Body for Gate {
+    async fn check(&self, _cx: &StepContext) -> Result<Finding, Failure> {
+        Ok(Finding::Missing("a gate looks each time".into()))
+    }
+
+    async fn run(&self, _cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
+        Ok(()) // a gate changes nothing; what it has to see is waited for
+    }
+
+    async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
+        let since = cx.session.world.clock.now();
+        let healthy = spire::healthy(cx).await?;
+        let live = Live::look(cx).await?;
+        let authorities = gate::one_bundle(cx).await?;
+        if let [version] = live.server_versions().as_slice() {
+            gate::own_authorities(cx, version, &authorities).await?;
+        }
+        let asked = probe::Asked { purpose: "recover", issued_after: since, authorities: &authorities };
+        let proofs = probe::prove(cx, asked).await?;
+        Ok(format!("{healthy}; one bundle of {} authorities; {}", authorities.len(), probe::in_words(&proofs)))
+    }
+}
