@@ -9,6 +9,7 @@ pub mod cli;
 pub mod entries;
 pub mod id;
 pub mod incident;
+pub mod monitors;
 pub mod names;
 pub mod path;
 pub mod planes;

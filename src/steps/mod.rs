@@ -20,7 +20,7 @@ pub mod inspect;
 pub mod live;
 mod malicious;
 pub mod manifests;
-mod monitoring;
+pub mod monitoring;
 mod namespaces;
 pub mod planes;
 pub mod probe;
