@@ -31,6 +31,13 @@ pub(super) fn of(command: &Command, lab: &Lab) -> Option<Explanation> {
                 ),
             ],
         ),
+        Command::Plan(_) => (
+            "Each step of `up` is looked at; what is not so is shown, and nothing is changed.",
+            vec![
+                "kubectl get pods --all-namespaces".into(),
+                format!("helm get values {} --namespace {}", spire.release, spire.release_namespace),
+            ],
+        ),
         Command::Check(_) => (
             "Everything is looked at once and side by side, then judged: docs/checks.md says what is judged, and why.",
             vec![
@@ -65,6 +72,12 @@ pub(super) fn of(command: &Command, lab: &Lab) -> Option<Explanation> {
         Command::Agents(_) => (
             "An agent gets every SVID of its node. A ban lasts until it is evicted; one that is evicted may attest again.",
             vec![inside("agent list"), format!("kubectl -n {system_ns} get pods -l {}", names::AGENT_SELECTOR)],
+        ),
+        Command::Rotate(_) => (
+            "On each server: a new authority is prepared and activated, the old one tainted, and revoked once nobody needs it.",
+            ["prepare", "activate -authorityID ID", "taint -authorityID ID", "revoke -authorityID ID"]
+                .map(|words| inside(&format!("localauthority x509 {words}")))
+                .into(),
         ),
         Command::Logs(_) => (
             "Logs of all pods of a component, in the order in which they were written.",
