@@ -8,6 +8,7 @@
 //! | [`config`] | `lab.toml` -> [`config::Lab`], or every problem at once |
 //! | [`spire`] | what SPIRE is: names, values, versions, the types of its JSON output |
 //! | [`checks`] | the doctor: named checks, pure over what was seen once |
+//! | [`learn`] | the lab's steps, and where a student stands, pure over the same |
 //! | [`observe`] | the present, read live |
 //! | [`plan`] | pure: a graph of steps as data |
 //! | [`backup`] | archives of everything that SPIRE cannot make anew |
@@ -30,6 +31,7 @@ pub mod engine;
 pub mod error;
 pub mod files;
 pub mod kube;
+pub mod learn;
 pub mod observe;
 pub mod plan;
 pub mod redact;

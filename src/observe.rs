@@ -18,12 +18,14 @@ use crate::error::{Failure, Kind};
 use crate::kube::{Cluster, Rollout, api_failure};
 use crate::plan::{self, Finding, Goal, Observed, Plan, Role, StepId};
 use crate::session::Session;
+use crate::spire::audit::AuthorityKind;
 use crate::spire::cli::{Agents, Bundle, Count};
+use crate::spire::monitors;
 use crate::spire::names;
 use crate::spire::policy::Seen;
 use crate::steps::live::Live;
 use crate::steps::reach::{self, Presence};
-use crate::steps::{self, identity, release, workload};
+use crate::steps::{self, identity, inspect, monitoring, release, workload};
 
 /// A context that only looks: it says nothing and has half a minute.
 #[must_use]
@@ -83,6 +85,9 @@ pub struct Status {
     pub spire: SpireStatus,
     /// The workload.
     pub workload: WorkloadStatus,
+    /// Whether Prometheus is told where SPIRE is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub monitors: Option<MonitorStatus>,
     /// Where the host's ports lead.
     pub urls: Vec<String>,
     /// What could not be read, and why.
@@ -150,12 +155,32 @@ pub struct SpireStatus {
     /// Attested agents.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attested_agents: Option<usize>,
+    /// How many agent pods there are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent_pods: Option<usize>,
     /// X.509 authorities of the bundle.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authorities: Option<usize>,
     /// When the first of them expires.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_authority_expires_at: Option<Timestamp>,
+    /// Each authority, as the first server trusts it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub bundle: Vec<AuthorityStatus>,
+}
+
+/// An authority of the bundle.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AuthorityStatus {
+    /// What it signs.
+    pub kind: AuthorityKind,
+    /// Its id.
+    pub id: String,
+    /// When it expires, where that can be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
+    /// Whether it is on its way out.
+    pub tainted: bool,
 }
 
 impl From<&SpireStatus> for Seen {
@@ -184,6 +209,21 @@ pub struct WorkloadStatus {
     /// When the first of those SVIDs expires.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_svid_expires_at: Option<Timestamp>,
+    /// When the oldest of them was issued: agents renew at half of a life.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oldest_svid_issued_at: Option<Timestamp>,
+    /// How many are in the last quarter of their life, and should have been renewed.
+    pub not_renewed: usize,
+}
+
+/// SPIRE's PodMonitors.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct MonitorStatus {
+    /// How many there are.
+    pub pod_monitors: usize,
+    /// Of what none of them sees, one line each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub blind: Vec<String>,
 }
 
 /// Looks at everything at once.
@@ -205,6 +245,7 @@ pub async fn status(session: &Arc<Session>, cancel: &CancellationToken) -> Resul
             wanted: lab.workload.replicas,
             ..WorkloadStatus::default()
         },
+        monitors: None,
         urls: Vec::new(),
         troubles: Vec::new(),
     };
@@ -221,8 +262,21 @@ pub async fn status(session: &Arc<Session>, cancel: &CancellationToken) -> Resul
     };
     let _ = session.cluster.set(cluster.clone());
     status.cluster.state = "running".into();
-    let (nodes, releases, spire, workload) =
-        tokio::join!(nodes(&cluster), releases(&cx), spire_status(&cx, &cluster), workload::holders(&cx, &cluster));
+    let (nodes, releases, spire, workload, monitors) = tokio::join!(
+        nodes(&cluster),
+        releases(&cx),
+        spire_status(&cx, &cluster),
+        workload::holders(&cx, &cluster),
+        monitoring::pod_monitors(&cluster),
+    );
+    match monitors {
+        Ok(_) if lab.monitoring.is_none() => {}
+        Ok(all) => {
+            let blind = monitors::blind(&lab.spire, &all);
+            status.monitors = Some(MonitorStatus { pod_monitors: all.len(), blind });
+        }
+        Err(failure) => status.troubles.push(failure.message),
+    }
     match nodes {
         Ok((version, nodes)) => (status.cluster.version, status.cluster.nodes) = (version, nodes),
         Err(failure) => status.troubles.push(failure.message),
@@ -252,6 +306,8 @@ pub async fn status(session: &Arc<Session>, cancel: &CancellationToken) -> Resul
             status.workload.pods = holders.len();
             status.workload.with_svid = count;
             status.workload.first_svid_expires_at = first;
+            status.workload.oldest_svid_issued_at = valid.iter().map(|update| update.not_before).min();
+            status.workload.not_renewed = valid.iter().filter(|update| update.is_overdue_at(now)).count();
         }
         Err(failure) => status.troubles.push(failure.message),
     }
@@ -310,6 +366,7 @@ async fn spire_status(cx: &StepContext, cluster: &Cluster) -> (SpireStatus, Vec<
     match versions {
         Ok(versions) => {
             let text = |versions: Vec<semver::Version>| versions.iter().map(ToString::to_string).collect();
+            status.agent_pods = Some(versions.agents.len());
             (status.servers, status.agents) = (text(versions.server_versions()), text(versions.agent_versions()));
         }
         Err(failure) => troubles.push(failure.message),
@@ -329,6 +386,7 @@ async fn spire_status(cx: &StepContext, cluster: &Cluster) -> (SpireStatus, Vec<
     match bundle {
         Ok(bundle) => {
             status.authorities = Some(bundle.x509_authorities.len());
+            status.bundle = authorities_of(&bundle);
             let first = bundle.x509_authorities.iter().filter_map(crate::spire::cli::X509Authority::not_after).min();
             status.first_authority_expires_at = first.and_then(|second| Timestamp::from_second(second).ok());
         }
@@ -339,4 +397,15 @@ async fn spire_status(cx: &StepContext, cluster: &Cluster) -> (SpireStatus, Vec<
         Err(failure) => troubles.push(failure.message),
     }
     (status, troubles)
+}
+
+fn authorities_of(bundle: &Bundle) -> Vec<AuthorityStatus> {
+    let all = inspect::in_bundle(bundle).into_iter();
+    all.map(|found| AuthorityStatus {
+        kind: found.kind,
+        id: found.id,
+        expires_at: found.expires_at,
+        tainted: found.tainted,
+    })
+    .collect()
 }

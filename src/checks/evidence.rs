@@ -129,6 +129,8 @@ pub struct Evidence {
     pub drift: Known<Vec<(StepId, Finding)>>,
     /// Versions of the processes.
     pub live: Known<Live>,
+    /// Whether the data store accepts SPIRE's login, or its words.
+    pub login: Known<Result<(), String>>,
     /// Schema and code version in the database.
     pub row: Known<(u32, String)>,
     /// The audit.
@@ -176,6 +178,7 @@ impl Evidence {
             values: Err(why()),
             drift: Err(why()),
             live: Err(why()),
+            login: Err(why()),
             row: Err(why()),
             audited: Err(why()),
             bundle_maps: Err(why()),

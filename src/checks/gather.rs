@@ -32,7 +32,7 @@ use crate::spire::values::{self, Images, Phase};
 use crate::steps::chart_files::chart_texts;
 use crate::steps::live::Live;
 use crate::steps::reach::{self, Presence};
-use crate::steps::{database, inspect, probe, registrations, release, workload};
+use crate::steps::{database, inspect, monitoring, probe, registrations, release, workload};
 use crate::tools::{Tool, docker, helm, versions};
 
 /// Looks. With `host_only` at nothing but the machine, and whether there is a cluster.
@@ -137,7 +137,6 @@ async fn inside(
     };
     let of_spire = async {
         let spiffe_id = GroupVersionKind::gvk("spire.spiffe.io", "v1alpha1", "ClusterSPIFFEID");
-        let monitor = GroupVersionKind::gvk("monitoring.coreos.com", "v1", "PodMonitor");
         let server = names::server(spire);
         // Its ConfigMap (facts, section 2).
         let manager = format!("{}-controller-manager", spire.release);
@@ -147,12 +146,13 @@ async fn inside(
             config(cluster, server_namespace, &manager, "controller-manager-config.yaml"),
             bundle_maps(cluster, [system_namespace, server_namespace]),
             custom(cluster, &spiffe_id),
-            custom(cluster, &monitor),
+            monitoring::pod_monitors(cluster),
         )
     };
     let processes = async {
         tokio::join!(
             Live::look(cx),
+            database::login(cx),
             database::migrations(cx),
             Box::pin(audited(cx)),
             workload::holders(cx, cluster),
@@ -166,12 +166,8 @@ async fn inside(
         tokio::join!(Box::pin(objects), Box::pin(of_spire), Box::pin(processes), Box::pin(drift));
     let (nodes, pods, services, claims, namespaces, storage_classes, csi_drivers, webhooks, daemon_sets) = objects;
     let (server_set, server_conf, manager_conf, bundle_maps, spiffe_ids, monitors) = of_spire;
-    let (live, row, audited, holders, releases, values, leftovers) = processes;
+    let (live, login, row, audited, holders, releases, values, leftovers) = processes;
     let svid = |holder: workload::Holder| Svid { pod: holder.pod.name_any(), update: holder.update };
-    let monitor = |object: Value| {
-        let namespace = object["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
-        (namespace, object["spec"].clone())
-    };
     Evidence {
         nodes,
         pods,
@@ -187,8 +183,9 @@ async fn inside(
         manager_conf,
         bundle_maps,
         spiffe_ids,
-        monitors: monitors.map(|all| all.into_iter().map(monitor).collect()),
+        monitors: monitors.map_err(told),
         live: live.map_err(told),
+        login: Ok(login.map_err(told)),
         row: row.map_err(told),
         audited,
         svids: holders.map(|all| all.into_iter().map(svid).collect()).map_err(told),

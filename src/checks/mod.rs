@@ -14,7 +14,7 @@ mod mend;
 mod report;
 mod spire;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
@@ -162,7 +162,7 @@ fn none_of(culprits: Vec<String>, message: impl Into<String>, proof: impl Into<S
 }
 
 /// `1 pod`, `2 pods`.
-fn count(n: usize, what: &str) -> String {
+pub(crate) fn count(n: usize, what: &str) -> String {
     if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
 
@@ -170,6 +170,15 @@ fn count(n: usize, what: &str) -> String {
 #[must_use]
 pub fn all() -> Vec<&'static Check> {
     [host::ALL, cluster::ALL, lab::ALL, spire::ALL].concat()
+}
+
+/// The answer of one check.
+///
+/// # Errors
+/// It cannot be answered; or there is no such check: a bug.
+pub fn judge(id: &str, evidence: &Evidence) -> Known<Verdict> {
+    let check = all().into_iter().find(|check| check.id == id);
+    check.ok_or_else(|| format!("there is no check {id}")).and_then(|check| (check.judge)(evidence))
 }
 
 /// The checks that `names` mean, each an id or a category; all if there are none.

@@ -267,6 +267,7 @@ fn spire(evidence: &mut Evidence) {
         agent_template: Some(version("1.7.2")),
         chart: Some(version("0.13.0")),
     });
+    evidence.login = Ok(Ok(()));
     evidence.row = Ok((crate::spire::releases::schema(&version("1.7.2")).unwrap().latest, "1.7.2".into()));
     evidence.audited = Ok(audited);
     evidence.bundle_maps =

@@ -13,8 +13,10 @@ mod debug;
 mod drill;
 mod entries;
 mod env;
+mod explain;
 mod goal;
 mod init;
+mod learn;
 mod logs;
 mod metrics;
 mod open;
@@ -122,9 +124,11 @@ enum Command {
     /// Show what `up` would change
     Plan(plan::PlanArgs),
     /// Show on one screen what runs, and who holds SVIDs
-    Status,
+    Status(status::StatusArgs),
     /// Look for what is wrong: the machine, the cluster, the lab, SPIRE
     Check(check::CheckArgs),
+    /// Show the lab's steps and where you stand; check a step made by hand; begin one anew
+    Learn(learn::LearnArgs),
     /// Write the lab.toml that is built in, to be changed
     Init(init::InitArgs),
     /// Run a command, or with none the whole story, on the rehearsal world
@@ -298,11 +302,17 @@ async fn dispatch(cli: &Cli, ui: &Ui, line: &str) -> Result<ExitCode, Failure> {
 
 /// Runs a command that is about a lab, on whichever world.
 async fn on(command: &Command, global: &Global, ui: &Ui, line: &str, outside: &Outside) -> Result<ExitCode, Failure> {
+    if global.explain
+        && let Some(explanation) = explain::of(command, &outside.lab)
+    {
+        ui.explain(&explanation);
+    }
     match command {
         Command::Plan(args) => Box::pin(plan::run(args, ui, outside)).await,
-        Command::Status => Box::pin(status::run(ui, outside)).await,
+        Command::Status(args) => Box::pin(status::run(args, ui, outside)).await,
         Command::Check(args) if args.only_lists() => check::list(args, ui),
         Command::Check(args) => Box::pin(check::run(args, global, ui, line, outside)).await,
+        Command::Learn(args) => Box::pin(learn::run(args, global, ui, line, outside)).await,
         Command::Env => Ok(env::run(ui, outside)),
         Command::Logs(args) => Box::pin(logs::run(args, ui, outside)).await,
         Command::Open(args) => Box::pin(open::run(args, ui, outside)).await,
@@ -357,8 +367,9 @@ fn goal_of(command: &Command) -> Option<Goal> {
         Command::PatchMonitors => Goal::PatchMonitors,
         Command::TearDown => Goal::TearDown,
         Command::Plan(_)
-        | Command::Status
+        | Command::Status(_)
         | Command::Check(_)
+        | Command::Learn(_)
         | Command::Init(_)
         | Command::Rehearse(_)
         | Command::Env

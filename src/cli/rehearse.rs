@@ -145,9 +145,11 @@ async fn story(args: &RehearseArgs, global: &Global, ui: &Ui) -> Result<ExitCode
         stage.begin(file, ui).await?;
     }
     stage.inject(&args.faults).await?;
-    for (command, line) in
-        [(Command::Up, "up"), (Command::Status, "status"), (Command::Down { keep_cluster: false }, "down")]
-    {
+    for (command, line) in [
+        (Command::Up, "up"),
+        (Command::Status(super::status::StatusArgs::default()), "status"),
+        (Command::Down { keep_cluster: false }, "down"),
+    ] {
         ui.note(&format!("\n$ coastal {line}"));
         let code = on(&command, global, ui, line, &stage.outside).await;
         if !matches!(code, Ok(ExitCode::Ok)) {
@@ -164,8 +166,10 @@ fn precondition(command: &Command) -> Option<Before> {
     match command {
         Command::Debug { what } => debug::needs_lab(what).then_some(Before::Up),
         Command::Check(args) if args.is_before_up() => None,
-        Command::Status
+        Command::Learn(args) if !args.needs_a_lab() => None,
+        Command::Status(_)
         | Command::Check(_)
+        | Command::Learn(_)
         | Command::Logs(_)
         | Command::Open(_)
         | Command::Access

@@ -30,6 +30,7 @@ pub struct Shown {
     document: Option<Value>,
     table: Option<(&'static [&'static str], Vec<Vec<String>>)>,
     line: Option<String>,
+    text: Option<String>,
     warnings: Vec<String>,
     notes: Vec<String>,
 }
@@ -56,6 +57,12 @@ impl Shown {
         Shown { line: Some(line.into()), ..Shown::default() }
     }
 
+    /// Some lines, for a person.
+    #[must_use]
+    pub fn text(text: impl Into<String>) -> Self {
+        Shown { text: Some(text.into()), ..Shown::default() }
+    }
+
     /// With remarks on standard error.
     #[must_use]
     pub fn notes(mut self, notes: impl IntoIterator<Item = String>) -> Self {
@@ -79,6 +86,9 @@ impl Shown {
         }
         if let Some(line) = &self.line {
             ui.text(line);
+        }
+        if let Some(text) = &self.text {
+            ui.text(text);
         }
         self.warnings.iter().for_each(|warning| ui.warning(warning));
         self.notes.iter().for_each(|note| ui.note(note));

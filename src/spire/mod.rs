@@ -10,6 +10,7 @@ pub mod entries;
 pub mod id;
 pub mod incident;
 pub mod metrics;
+pub mod monitors;
 pub mod names;
 pub mod path;
 pub mod planes;

@@ -182,7 +182,11 @@ async fn secret(cx: &StepContext, cluster: &Cluster) -> Result<Option<Secret>, F
     cluster.get(&cx.session.lab.spire.server_namespace, DatabaseSpec::SECRET).await
 }
 
-async fn login(cx: &StepContext) -> Result<(), Failure> {
+/// Logs in as SPIRE does.
+///
+/// # Errors
+/// The login is refused, or nobody answers.
+pub async fn login(cx: &StepContext) -> Result<(), Failure> {
     let namespace = &cx.session.lab.spire.server_namespace;
     let output = reach::exec(cx, namespace, POD, CONTAINER, &["sh", "-c", LOGIN]).await?;
     match output.stdout.trim() {

@@ -23,7 +23,13 @@ impl Body for Test {
         Ok(Finding::Missing("tests run each time".into()))
     }
 
-    async fn run(&self, _cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
+    async fn run(&self, cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
+        let cluster = reach::cluster(cx).await?;
+        if workload::holders(cx, &cluster).await?.is_empty() {
+            return Err(Failure::prerequisite("the workload's identity cannot be tested yet: it is not deployed")
+                .fact("the chart's own tests do not need it")
+                .next("`coastal build-load-image`, then `coastal deploy-workload`, then `coastal test` again"));
+        }
         Ok(())
     }
 

@@ -123,6 +123,15 @@ fn of_jwt(authority: &Value) -> Authority {
     }
 }
 
+/// The authorities of one bundle, in the order in which they expire.
+#[must_use]
+pub fn in_bundle(bundle: &Bundle) -> Vec<Authority> {
+    let x509 = bundle.x509_authorities.iter().map(of_x509);
+    let mut all: Vec<Authority> = x509.chain(bundle.jwt_authorities.iter().map(of_jwt)).collect();
+    all.sort_by(|a, b| (a.kind, a.expires_at, &a.id).cmp(&(b.kind, b.expires_at, &b.id)));
+    all
+}
+
 /// Servers whose bundles do not hold the same as the first one's that answers.
 #[must_use]
 pub fn differing(servers: &[ServerView]) -> Vec<String> {

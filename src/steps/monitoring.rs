@@ -5,6 +5,9 @@ use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::{Secret, Service};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::ResourceExt;
+use kube::api::ListParams;
+use kube::core::{DynamicObject, GroupVersionKind};
+use serde_json::Value;
 
 use crate::config::MonitoringSpec;
 use crate::engine::{Body, StepContext};
@@ -118,6 +121,19 @@ impl Body for Monitors {
     }
 }
 
+/// Every PodMonitor, as its namespace and spec; none if nobody has brought the kind.
+///
+/// # Errors
+/// They cannot be listed.
+pub async fn pod_monitors(cluster: &Cluster) -> Result<Vec<(String, Value)>, Failure> {
+    let kind = GroupVersionKind::gvk("monitoring.coreos.com", "v1", "PodMonitor");
+    let Some(api) = cluster.dynamic(&kind, None).await? else { return Ok(Vec::new()) };
+    let list = api.list(&ListParams::default()).await;
+    let list = list.map_err(|error| api_failure("could not list the PodMonitors", &error))?;
+    let seen = |object: DynamicObject| (object.namespace().unwrap_or_default(), object.data["spec"].clone());
+    Ok(list.items.into_iter().map(seen).collect())
+}
+
 /// [`crate::plan::StepId::RemoveMonitors`].
 pub struct RemoveMonitors;
 
@@ -189,7 +205,7 @@ impl Body for Uninstall {
             .await?;
         if cx.session.lab.is_kind() {
             // The cluster is the lab's, so its CRDs are, too; elsewhere somebody else's objects may hang on them.
-            let crds = cluster.all::<CustomResourceDefinition>().list(&kube::api::ListParams::default()).await;
+            let crds = cluster.all::<CustomResourceDefinition>().list(&ListParams::default()).await;
             let crds = crds.map_err(|error| api_failure("could not list the CRDs", &error))?;
             let names: Vec<String> = crds
                 .iter()

@@ -14,6 +14,7 @@ mod findings;
 mod hops;
 mod json;
 mod metrics;
+mod learn;
 mod plain;
 mod plan;
 mod recovery;
@@ -37,13 +38,15 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use indicatif::ProgressDrawTarget;
+use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::checks::{Check, Report};
 use crate::engine::{Event, Sink};
 use crate::error::Failure;
+use crate::learn::{self as course, Lesson};
 use crate::observe::Status;
-use crate::plan::Plan;
+use crate::plan::{Explanation, Plan};
 use crate::spire::audit::Audit;
 use crate::spire::path::Outcome;
 use crate::spire::recovery::Diagnosis;
@@ -194,19 +197,10 @@ impl Ui {
         self.out.write(&table::render(head, rows, self.terminal.table_width));
     }
 
-    /// What `status` saw.
-    pub fn status(&self, status: &Status) {
-        if self.is_json() {
-            self.document(status);
-        } else {
-            self.out.write(&status::render(status));
-            let next = match (status.cluster.state.as_str(), status.workload.with_svid) {
-                ("running", 0) => "coastal up",
-                ("running", _) => "coastal test",
-                _ => "coastal up",
-            };
-            self.next(&[next.to_owned()]);
-        }
+    /// What `status` saw, as text.
+    #[must_use]
+    pub fn status(&self, status: &Status, now: Timestamp) -> String {
+        status::render(status, now)
     }
 
     /// Where a page was opened, as a result of a command that goes on.
@@ -263,6 +257,32 @@ impl Ui {
             ChecksFormat::Junit => self.out.write(&checks::junit(report, strict)),
             ChecksFormat::Text { .. } if self.is_json() => self.document(report),
             ChecksFormat::Text { all } => self.out.write(&checks::render(report, all, self.out_style())),
+        }
+    }
+
+    /// Where a student stands.
+    pub fn progress(&self, steps: &[course::Progress], lab: &str) {
+        if self.is_json() {
+            self.document(&serde_json::json!({"schema": 1, "lab": lab, "steps": steps}));
+        } else {
+            self.out.write(&learn::progress(steps, self.out_style()));
+        }
+    }
+
+    /// A step of the lab.
+    pub fn lesson(&self, lesson: &Lesson, by_hand: &[String]) {
+        if self.is_json() {
+            self.document(&learn::document(lesson, by_hand));
+        } else {
+            self.out.write(&learn::lesson(lesson, by_hand, self.out_style()));
+        }
+    }
+
+    /// What a command that only looks does, on standard error.
+    pub fn explain(&self, explanation: &Explanation) {
+        self.err.line(&format!("  {}", explanation.why));
+        for command in &explanation.by_hand {
+            self.err.line(&format!("    $ {}", style::tame(command)));
         }
     }
 

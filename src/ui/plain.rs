@@ -32,6 +32,16 @@ pub(super) struct State {
     said: BTreeMap<StepId, (String, u64)>,
 }
 
+impl Lines {
+    fn explain(&self, run: &Run, step: StepId) {
+        if let Some(step) = run.step(step).filter(|_| self.terminal.explain) {
+            for text in explain::render(step, self.style) {
+                self.out.line(&text);
+            }
+        }
+    }
+}
+
 impl Sink for Lines {
     fn take(&self, event: &Event) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -55,11 +65,7 @@ impl Sink for Lines {
             What::StepStarted { step } if verbose > 0 => line("check", *step, &run.title(*step)),
             What::StepRunning { step, because } => {
                 line("start", *step, &format!("{}: {because}", run.title(*step)));
-                if let Some(step) = run.step(*step).filter(|_| self.terminal.explain) {
-                    for text in explain::render(step, self.style) {
-                        self.out.line(&text);
-                    }
-                }
+                self.explain(run, *step);
             }
             What::StepVerifying { step } if verbose > 0 => line("verify", *step, &run.title(*step)),
             What::StepProgress { step, message } => {
@@ -83,6 +89,10 @@ impl Sink for Lines {
             }
             What::StepSkipped { step, because, .. } if verbose > 0 || !run.is_need(*step) => {
                 line("same", *step, because);
+                // What is so already is worth knowing how, too; what the run only rests on is another command's.
+                if !run.is_need(*step) {
+                    self.explain(run, *step);
+                }
             }
             What::StepDone { step, proof, took_ms } => {
                 line(if step.is_test() { "pass" } else { "done" }, *step, &format!("{proof} ({})", duration(*took_ms)));

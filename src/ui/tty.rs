@@ -145,6 +145,9 @@ impl Sink for Live {
             }
             What::StepSkipped { step, because, .. } => {
                 let shown = verbose > 0 || !run.is_need(*step);
+                if !run.is_need(*step) {
+                    self.explain(run, *step);
+                }
                 let line = format!("{} {}, already so: {}", style.same_mark(), run.title(*step), tame(because));
                 Some((*step, shown.then_some(line)))
             }

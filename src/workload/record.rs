@@ -77,6 +77,13 @@ impl Update {
         self.not_before <= now && now <= self.not_after
     }
 
+    /// Whether it is in the last quarter of its life. Agents renew at half: this one was not renewed.
+    #[must_use]
+    pub fn is_overdue_at(&self, now: Timestamp) -> bool {
+        let life = self.not_after.duration_since(self.not_before);
+        self.not_after.duration_since(now) < life / 4
+    }
+
     /// Whether the authority that the chain leads to is in the bundle, by key id; nothing if the log does not
     /// say. [`Update::verified`] is the stronger word.
     #[must_use]

@@ -138,3 +138,121 @@ fn on_the_real_machine_without_tools_it_says_so() {
     assert_eq!(report["counts"]["passed"].as_u64().map(|passed| passed < 8), Some(true), "{:#}", report["counts"]);
     assert_ne!(report["counts"]["unknown"], json!(0));
 }
+
+/// The state of each step of the lab.
+fn steps(ran: &Ran) -> Vec<(String, String)> {
+    let document = document(ran);
+    assert_eq!(document["schema"], 1);
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    document["steps"].as_array().unwrap().iter().map(|step| (text(&step["id"]), text(&step["state"]))).collect()
+}
+
+fn next(lab: &TestLab) -> String {
+    let steps = steps(&lab.rehearse("--output json learn").ok());
+    steps.into_iter().find(|(_, state)| state == "next").map(|(id, _)| id).unwrap_or_default()
+}
+
+#[test]
+fn a_student_is_led_from_step_to_step() {
+    let lab = TestLab::new();
+    assert_eq!(next(&lab), "cluster");
+    for (commands, then) in [
+        (&["cluster-up"][..], "repos"),
+        (&["add-repos"], "prometheus"),
+        (&["prometheus-install"], "namespaces"),
+        (&["namespaces"], "database"),
+        (&["deploy-database"], "spire"),
+        (&["spire-install"], "monitors"),
+        (&["patch-monitors"], "workload"),
+        (&["build-load-image", "deploy-workload"], "upgrade"),
+    ] {
+        let step = next(&lab);
+        lab.rehearse(&format!("learn check {step}")).ends(8).says("next");
+        for command in commands {
+            lab.rehearse(command).ok();
+        }
+        lab.rehearse(&format!("learn check {step}")).ok().says("done");
+        assert_eq!(next(&lab), then);
+    }
+    lab.rehearse("learn").ok().says("$ coastal upgrade --to 1.8.0").says("look at: the meter");
+    lab.rehearse("learn show 5").ok().says("kubectl apply --server-side -f database.yaml");
+    lab.rehearse("learn show databose").ends(2).says("there is no step `databose`");
+    lab.rehearse("deploy-malicious").ok();
+    lab.rehearse("learn check compromise").ends(8).says("in the bay");
+}
+
+#[test]
+fn a_step_can_be_begun_anew() {
+    let lab = lab();
+    let shown = lab.rehearse("--dry-run learn reset spire").ok();
+    shown.says("coastal spire-uninstall").says("coastal deploy-database");
+    assert_eq!(next(&lab), "upgrade", "a dry run changes nothing");
+    lab.rehearse("learn reset workload").ok();
+    assert_eq!(next(&lab), "workload");
+    lab.rehearse("learn reset spire").ok();
+    assert_eq!(next(&lab), "spire");
+    lab.rehearse("learn reset cluster").ok();
+    assert_eq!(next(&lab), "cluster");
+}
+
+#[test]
+fn the_charts_tests_run_before_there_is_a_workload() {
+    let lab = lab();
+    lab.rehearse("delete-workload").ok();
+    // Not everything that was asked for could be done, and so it does not end with 0.
+    let ran = lab.rehearse("test").ends(4);
+    ran.says("chart-tests").says("it is not deployed").says("coastal deploy-workload");
+    let result = lab.rehearse("--output json test").ends(4).result();
+    assert_eq!(
+        (&result["passed"], &result["failed"]),
+        (&json!(["chart-tests"]), &json!(["identity-test"])),
+        "{result:#}"
+    );
+}
+
+#[test]
+fn status_is_one_screen_and_redrawn_when_it_changes() {
+    let lab = lab();
+    let shown = lab.rehearse("status").ok();
+    for row in
+        ["servers   1.7.2", "3 X.509 authorities: 3 with", "SVIDs     the oldest issued", "servers and agents are seen"]
+    {
+        assert!(shown.out.contains(row), "{row}: {}", shown.out);
+    }
+    assert!(shown.out.lines().count() <= 24, "{}", shown.out);
+    let status = document(&lab.rehearse("--output json status").ok());
+    assert_eq!((&status["schema"], &status["workload"]["not_renewed"]), (&json!(1), &json!(0)));
+    assert_eq!(status["spire"]["bundle"].as_array().map(Vec::len), Some(6), "{status:#}");
+    // The rehearsal looks three times; nothing changes in four seconds.
+    assert_eq!(lab.rehearse("status --watch").ok().out.matches("\nservers ").count(), 1);
+}
+
+#[test]
+fn every_command_explains_itself() {
+    let lab = lab();
+    for command in [
+        "status",
+        "check",
+        "learn",
+        "audit",
+        "entries",
+        "bundle",
+        "agents",
+        "logs server",
+        "env",
+        "plan",
+        "patch-monitors",
+        "deploy-database",
+        "test",
+        "deploy-malicious",
+        "contain pirate-coast",
+        "delete-malicious",
+        "rotate",
+        "upgrade --to 1.8.0",
+    ] {
+        let ran = lab.rehearse(&format!("--explain {command}"));
+        let lines = ran.err.lines().chain(ran.out.lines());
+        let typed = lines.filter(|line| line.trim_start().starts_with("$ ")).count();
+        assert!(typed > 0, "{ran:?}");
+    }
+}

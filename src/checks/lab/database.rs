@@ -1,8 +1,6 @@
 //! The data store accepts SPIRE's login.
 
-use super::step;
 use crate::checks::{Category, Check, Evidence, Known, Level, Verdict, failed, passed};
-use crate::plan::{Finding, StepId};
 
 pub(super) const CHECK: Check = Check {
     id: "lab-database",
@@ -17,27 +15,24 @@ pub(super) const CHECK: Check = Check {
 };
 
 fn judge(evidence: &Evidence) -> Known<Verdict> {
-    match step(evidence, StepId::Database)? {
-        Finding::Satisfied(proof) => passed(proof.clone()),
-        other => failed(other.detail()).verdict(),
+    match evidence.login.as_ref()? {
+        Ok(()) => passed("accepts SPIRE's login"),
+        Err(why) => failed(why.clone()).verdict(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checks::testing::{Expect, cases, set_step};
+    use crate::checks::testing::{Expect, cases};
 
     #[test]
     fn judged() {
         cases(
             &CHECK,
             &[
-                (
-                    &|e| set_step(e, StepId::Database, Finding::Differs("the login is refused".into())),
-                    Expect::Fails("the login is refused"),
-                ),
-                (&|e| e.drift = Ok(Vec::new()), Expect::Unknown("database was not looked at")),
+                (&|e| e.login = Ok(Err("the login is refused".into())), Expect::Fails("the login is refused")),
+                (&|e| e.login = Err("there is no cluster".into()), Expect::Unknown("there is no cluster")),
             ],
         );
     }

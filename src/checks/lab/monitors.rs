@@ -1,8 +1,7 @@
 //! Prometheus is told where SPIRE is.
 
-use serde_json::Value;
-
 use crate::checks::{Category, Check, Evidence, Known, Level, Verdict, none_of, skipped};
+use crate::spire::monitors::blind;
 
 pub(super) const CHECK: Check = Check {
     id: "lab-monitors",
@@ -21,32 +20,14 @@ fn judge(evidence: &Evidence) -> Known<Verdict> {
         return skipped("monitoring is switched off in this lab");
     }
     let monitors = evidence.monitors.as_ref()?;
-    let spire = &evidence.lab.spire;
-    let mut blind = Vec::new();
-    for (what, namespace) in [("server", &spire.server_namespace), ("agent", &spire.system_namespace)] {
-        let sees = |(home, spec): &(String, Value)| sees(home, spec, namespace) && selects(spec, what);
-        if !monitors.iter().any(sees) {
-            blind.push(format!("no PodMonitor sees the {what}s in {namespace}"));
-        }
-    }
+    let blind = blind(&evidence.lab.spire, monitors);
     let message = blind.join(", ");
     none_of(blind, message, "both are seen")
 }
 
-fn sees(home: &str, spec: &Value, namespace: &str) -> bool {
-    let selector = &spec["namespaceSelector"];
-    let names = selector["matchNames"].as_array().map(Vec::as_slice).unwrap_or_default();
-    selector["any"] == true || names.iter().any(|name| name == namespace) || (names.is_empty() && home == namespace)
-}
-
-fn selects(spec: &Value, what: &str) -> bool {
-    let name = &spec["selector"]["matchLabels"]["app.kubernetes.io/name"];
-    name.is_null() || name == what
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
     use crate::checks::testing::{Expect, cases};

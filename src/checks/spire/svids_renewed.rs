@@ -24,7 +24,7 @@ fn judge(evidence: &Evidence) -> Known<Verdict> {
     for (pod, update) in &updates {
         let life = update.not_after.duration_since(update.not_before);
         let left = update.not_after.duration_since(evidence.now);
-        if left < life / 4 {
+        if update.is_overdue_at(evidence.now) {
             late.push(format!("{pod}: {} s left of {} s", left.as_secs().max(0), life.as_secs()));
         }
     }

@@ -309,6 +309,7 @@ mod tests {
                 ..crate::observe::SpireStatus::default()
             },
             workload: crate::observe::WorkloadStatus::default(),
+            monitors: None,
             urls: Vec::new(),
             troubles: Vec::new(),
         };
