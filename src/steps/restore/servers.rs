@@ -16,9 +16,10 @@ use crate::error::Failure;
 use crate::kube::{Cluster, api_failure};
 use crate::plan::Finding;
 use crate::spire::names;
-use crate::spire::values::{Images, Phase as Settling};
+use crate::spire::values::Images;
 use crate::steps::live::{self, Live};
-use crate::steps::upgrade::{chart, images};
+use crate::steps::upgrade::aim::Aim;
+use crate::steps::upgrade::{half, source};
 use crate::steps::{reach, spire};
 
 /// [`crate::plan::RestorePart::Stop`].
@@ -99,10 +100,9 @@ impl Body for Start {
         if let Some((server, agent)) = &restoration.install {
             let spire = &cx.session.lab.spire;
             let live = Live::look(cx).await?;
-            let chart = if live.chart.is_some() { chart::current(cx, &live)? } else { spire.chart.clone() };
+            let chart = if live.chart.is_some() { source::current(cx, &live)? } else { spire.chart.clone() };
             let images = Images { server: server.clone(), agent: agent.clone() };
-            let wanted = images::release(cx, &images, &chart, Settling::Settled)?;
-            let installed = chart::install(cx, &wanted, &images, Settling::Settled).await;
+            let installed = Aim::settled(chart, images).apply(cx).await;
             installed.map_err(|failure| stands(cx, failure))?;
         }
         scale(cx, &cluster, cx.session.lab.spire.servers).await
@@ -111,7 +111,7 @@ impl Body for Start {
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
         let cluster = reach::cluster(cx).await?;
         let proof = async {
-            let rolled = images::roll_servers(cx, &cluster).await?;
+            let rolled = half::roll_servers(cx, &cluster).await?;
             let healthy = spire::healthy(cx).await?;
             Ok(format!("{rolled}; {healthy}"))
         };
