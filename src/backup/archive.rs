@@ -324,7 +324,7 @@ fn damaged(path: &Path, protection: Protection, error: &io::Error) -> Failure {
     let why = match error.kind() {
         io::ErrorKind::UnexpectedEof => "its end is missing".to_owned(),
         _ if protection == Protection::Plaintext => error.to_string(),
-        _ => format!("a block does not decrypt ({error})"),
+        _ => format!("a block does not decrypt, so it was changed, or its end is missing ({error})"),
     };
     Failure::check_failed(format!("`{}` is damaged: {why}", path.display()))
         .next("take another copy of it, or an older backup: `coastal backup list`")
