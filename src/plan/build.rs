@@ -212,9 +212,8 @@ fn rests_on(step: StepId) -> &'static [StepId] {
         // Not on Workload: the chart's tests are to run before there is one, and the test itself says what is missing.
         S::IdentityTest => &[S::SpireAgents],
         // A change of versions and a rotation order their own steps: see `change` and `rotate`.
-        S::Hop(_) | S::Rotate(_) | S::Continuity => &[],
-        // And a recovery.
-        S::Recover(_) | S::Drill(_) => &[],
+        // So does a recovery.
+        S::Hop(_) | S::Rotate(_) | S::Continuity | S::Recover(_) | S::Drill(_) => &[],
         // So does a containment.
         S::CutOff | S::EntriesGone | S::AgentsSynced | S::IncidentReport | S::UndoContainment => &[],
         // And a backup, and what brings it back.

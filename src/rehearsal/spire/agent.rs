@@ -117,7 +117,7 @@ impl Spire {
         let Some(chosen) = self.reached(pass, &settings, &life, trusts) else {
             if self.reached(pass, &settings, &life, |_| true).is_some() {
                 // It ends, and is started again.
-                self.complain(pass, pod, "Agent crashed", "failed to attest: ");
+                complain(pass, pod, "Agent crashed", "failed to attest: ");
                 self.since.insert(life, pass.now + CRASH_LOOP);
                 pass.due(pass.now + CRASH_LOOP + AGENT_BOOT);
             }
@@ -228,14 +228,14 @@ impl Spire {
         let since = *agent.distrusts.get_or_insert(pass.now);
         let waits = *version >= REBOOTSTRAPS && agent.settings.rebootstraps;
         if *version >= ENDS_ON_DISTRUST && !waits {
-            self.complain(pass, pod, "Agent crashed", "failed to sync with SPIRE Server: ");
+            complain(pass, pod, "Agent crashed", "failed to sync with SPIRE Server: ");
             return self.ends(pass, life);
         }
         if agent.complained.is_none_or(|complained| complained + COMPLAINS_AGAIN <= pass.now) {
             agent.complained = Some(pass.now);
             let words =
                 if waits { "Trust Bundle and Server don't agree, ignoring for now" } else { "Synchronize failed" };
-            self.complain(pass, pod, words, "");
+            complain(pass, pod, words, "");
         }
         pass.due(pass.now + COMPLAINS_AGAIN);
         if waits && pass.due(since + REBOOTSTRAP_DELAY) {
@@ -255,15 +255,6 @@ impl Spire {
     fn keep_bundle(&mut self, pod: &Value, agent: &Agent) {
         if agent.settings.keeps {
             self.kept_bundles.insert(pods::uid(pod).to_owned(), agent.bundle.clone());
-        }
-    }
-
-    fn complain(&self, pass: &Pass<'_>, pod: &Value, words: &str, prefix: &str) {
-        let line = format!(
-            "level=error msg=\"{words}\" error=\"{prefix}rpc error: code = Unavailable desc = connection error: desc = \\\"transport: authentication handshake failed: x509svid: could not verify leaf certificate: x509: certificate signed by unknown authority\\\"\" subsystem_name=manager"
-        );
-        if let Some(container) = agent_container(pod) {
-            pass.log(pod, text(container, "/name"), &line);
         }
     }
 
@@ -288,6 +279,16 @@ impl Spire {
     pub(in crate::rehearsal) fn is_agent_up(&self, pod: &Value) -> bool {
         let life = agent_container(pod).and_then(|container| pods::life(pod, text(container, "/name")));
         life.is_some_and(|life| self.agents.contains_key(&life))
+    }
+}
+
+/// An agent says that it does not trust its servers.
+fn complain(pass: &Pass<'_>, pod: &Value, words: &str, prefix: &str) {
+    let line = format!(
+        "level=error msg=\"{words}\" error=\"{prefix}rpc error: code = Unavailable desc = connection error: desc = \\\"transport: authentication handshake failed: x509svid: could not verify leaf certificate: x509: certificate signed by unknown authority\\\"\" subsystem_name=manager"
+    );
+    if let Some(container) = agent_container(pod) {
+        pass.log(pod, text(container, "/name"), &line);
     }
 }
 

@@ -378,6 +378,7 @@ fn each_loss_has_its_way_back_on_every_line() {
 
 #[test]
 fn what_else_breaks_has_its_part() {
+    use Part as P;
     let broken = |change: &dyn Fn(&mut Facts)| {
         let mut facts = healthy("1.11.3");
         change(&mut facts);
@@ -386,7 +387,6 @@ fn what_else_breaks_has_its_part() {
         parts(&diagnosis)
     };
     let with = |first: &[Part]| [first, &PROOF].concat();
-    use Part as P;
     assert_eq!(
         broken(&|facts| {
             facts.nodes[0].stopped = true;

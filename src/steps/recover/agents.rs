@@ -30,7 +30,7 @@ fn expected(cx: &StepContext) -> Result<TrustAfter, Failure> {
 }
 
 /// Agents that have to begin anew, and why.
-fn stale<'a>(facts: &'a Facts, trust: TrustAfter) -> Vec<(&'a AgentPod, String)> {
+fn stale(facts: &Facts, trust: TrustAfter) -> Vec<(&AgentPod, String)> {
     let why = |agent: &AgentPod| match &agent.state {
         PodState::Broken(words) => Some(words.clone()),
         _ => distrust(facts, agent).or_else(|| {

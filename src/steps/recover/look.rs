@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::future::{BoxFuture, join_all};
 use jiff::SignedDuration;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
@@ -46,7 +46,13 @@ const ASKING: Duration = Duration::from_secs(12);
 ///
 /// # Errors
 /// The cluster is not the lab's, or there is none.
-pub async fn look(cx: &StepContext) -> Result<Facts, Failure> {
+#[must_use]
+pub fn look(cx: &StepContext) -> BoxFuture<'_, Result<Facts, Failure>> {
+    // So many questions at once are a large future; it lies on the heap once, not in each who asks.
+    Box::pin(everything(cx))
+}
+
+async fn everything(cx: &StepContext) -> Result<Facts, Failure> {
     let stopped = stopped_nodes(cx).await?;
     let at = cx.session.world.clock.now();
     if stopped.iter().any(|node| node.name.ends_with("control-plane") && node.stopped) {
