@@ -211,9 +211,8 @@ fn rests_on(step: StepId) -> &'static [StepId] {
         S::ChartTests => &[S::SpireServers, S::Tornjak],
         S::IdentityTest => &[S::Workload],
         // A change of versions and a rotation order their own steps: see `change` and `rotate`.
-        S::Hop(_) | S::Rotate(_) | S::Continuity => &[],
-        // And a recovery.
-        S::Recover(_) | S::Drill(_) => &[],
+        // So does a recovery.
+        S::Hop(_) | S::Rotate(_) | S::Continuity | S::Recover(_) | S::Drill(_) => &[],
         // So does a containment.
         S::CutOff | S::EntriesGone | S::AgentsSynced | S::IncidentReport | S::UndoContainment => &[],
         S::Repos

@@ -63,6 +63,24 @@ impl Notes {
     }
 }
 
+impl Notes {
+    /// Takes in what is seen later: of a disaster that has only begun, the worst is not seen at first.
+    pub fn absorb(&mut self, seen: &Diagnosis) {
+        // Before the first look that saw anything, what is seen is the healthy lab.
+        let Some(known) = &mut self.diagnosis else { return };
+        if known.loss.is_none() && !seen.loss.is_none() {
+            known.loss = seen.loss;
+            known.outlook.clone_from(&seen.outlook);
+        }
+        let plane = |line: &str| line.split(':').next().unwrap_or_default().to_owned();
+        for line in seen.broken() {
+            if !self.broken.iter().any(|known| plane(known) == plane(&line)) {
+                self.broken.push(line);
+            }
+        }
+    }
+}
+
 /// A recovery that is carried out, or a drill.
 pub struct Recovery {
     notes: Mutex<Notes>,
@@ -183,7 +201,9 @@ fn explanation(part: Part, lab: &Lab) -> Explanation {
     let spire = &lab.spire;
     let (server_ns, system_ns, release) = (&spire.server_namespace, &spire.system_namespace, &spire.release);
     let (why, by_hand): (&str, Vec<String>) = match part {
-        Part::Node => ("kind's nodes are containers; started again, they are the same nodes.", vec!["docker start NODE".into()]),
+        Part::Node => {
+            ("kind's nodes are containers; started again, they are the same nodes.", vec!["docker start NODE".into()])
+        }
         Part::Database => (
             "Servers do not start without it. Its password is kept: a volume that is there knows no other.",
             vec![format!("kubectl -n {server_ns} rollout status statefulset spire-db")],
@@ -270,8 +290,8 @@ mod tests {
 
     #[test]
     fn each_step_waits_for_the_one_before_it() {
-        let plan = Recovery::drilling(Drill::Servers, true, Notes::new(Timestamp::UNIX_EPOCH))
-            .plan(&embedded().unwrap());
+        let plan =
+            Recovery::drilling(Drill::Servers, true, Notes::new(Timestamp::UNIX_EPOCH)).plan(&embedded().unwrap());
         for pair in plan.steps.windows(2) {
             assert_eq!(pair[1].needs, [pair[0].id]);
         }

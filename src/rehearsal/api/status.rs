@@ -105,6 +105,7 @@ pub fn webhook_failed(webhook: &str, url: &str, why: &str) -> Box<Status> {
 }
 
 /// 500 of what a node that does not answer would have to say.
+#[must_use]
 pub fn no_kubelet(words: &str) -> Box<Status> {
     failure(500, "InternalError", &format!("Internal error occurred: error sending request: {words}"))
 }

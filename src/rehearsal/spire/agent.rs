@@ -117,7 +117,7 @@ impl Spire {
         let Some(chosen) = self.reached(pass, &settings, &life, trusts) else {
             if self.reached(pass, &settings, &life, |_| true).is_some() {
                 // It ends, and is started again.
-                self.complain(pass, pod, "Agent crashed", "failed to attest: ");
+                complain(pass, pod, "Agent crashed", "failed to attest: ");
                 self.since.insert(life, pass.now + CRASH_LOOP);
                 pass.due(pass.now + CRASH_LOOP + AGENT_BOOT);
             }
@@ -199,7 +199,11 @@ impl Spire {
                 pass.log(pod, &name, "level=error msg=\"Agent needs to re-attest; removing SVID and shutting down\" subsystem_name=manager");
                 return self.ends(pass, life);
             }
-            pass.log(pod, &name, "level=warning msg=\"Agent needs to re-attest; will attempt to re-attest\" subsystem_name=manager");
+            pass.log(
+                pod,
+                &name,
+                "level=warning msg=\"Agent needs to re-attest; will attempt to re-attest\" subsystem_name=manager",
+            );
             let settings = agent.settings.clone();
             self.attest(pass, pod, &settings, &server, version);
         }
@@ -224,13 +228,14 @@ impl Spire {
         let since = *agent.distrusts.get_or_insert(pass.now);
         let waits = *version >= REBOOTSTRAPS && agent.settings.rebootstraps;
         if *version >= ENDS_ON_DISTRUST && !waits {
-            self.complain(pass, pod, "Agent crashed", "failed to sync with SPIRE Server: ");
+            complain(pass, pod, "Agent crashed", "failed to sync with SPIRE Server: ");
             return self.ends(pass, life);
         }
         if agent.complained.is_none_or(|complained| complained + COMPLAINS_AGAIN <= pass.now) {
             agent.complained = Some(pass.now);
-            let words = if waits { "Trust Bundle and Server don't agree, ignoring for now" } else { "Synchronize failed" };
-            self.complain(pass, pod, words, "");
+            let words =
+                if waits { "Trust Bundle and Server don't agree, ignoring for now" } else { "Synchronize failed" };
+            complain(pass, pod, words, "");
         }
         pass.due(pass.now + COMPLAINS_AGAIN);
         if waits && pass.due(since + REBOOTSTRAP_DELAY) {
@@ -253,15 +258,6 @@ impl Spire {
         }
     }
 
-    fn complain(&self, pass: &Pass<'_>, pod: &Value, words: &str, prefix: &str) {
-        let line = format!(
-            "level=error msg=\"{words}\" error=\"{prefix}rpc error: code = Unavailable desc = connection error: desc = \\\"transport: authentication handshake failed: x509svid: could not verify leaf certificate: x509: certificate signed by unknown authority\\\"\" subsystem_name=manager"
-        );
-        if let Some(container) = agent_container(pod) {
-            pass.log(pod, text(container, "/name"), &line);
-        }
-    }
-
     /// The process of the server that an agent is connected to: of those that answer and that it trusts always the
     /// same one, for a connection that fails is tried with another.
     pub(super) fn reached(
@@ -274,8 +270,7 @@ impl Spire {
         let pods = behind(pass.store, &settings.server);
         let up = pods.iter().flat_map(|pod| pods::lives(pod)).filter(|life| pass.up.contains(life));
         let up: Vec<String> = up.filter(|life| self.servers.contains_key(life)).collect();
-        let chosen =
-            life.bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)));
+        let chosen = life.bytes().fold(0_usize, |sum, byte| sum.wrapping_mul(31).wrapping_add(usize::from(byte)));
         let mut in_turn = (0..up.len()).filter_map(|step| up.get((chosen % up.len() + step) % up.len()));
         in_turn.find(|life| self.servers.get(*life).is_some_and(&trusts)).cloned()
     }
@@ -284,6 +279,16 @@ impl Spire {
     pub(in crate::rehearsal) fn is_agent_up(&self, pod: &Value) -> bool {
         let life = agent_container(pod).and_then(|container| pods::life(pod, text(container, "/name")));
         life.is_some_and(|life| self.agents.contains_key(&life))
+    }
+}
+
+/// An agent says that it does not trust its servers.
+fn complain(pass: &Pass<'_>, pod: &Value, words: &str, prefix: &str) {
+    let line = format!(
+        "level=error msg=\"{words}\" error=\"{prefix}rpc error: code = Unavailable desc = connection error: desc = \\\"transport: authentication handshake failed: x509svid: could not verify leaf certificate: x509: certificate signed by unknown authority\\\"\" subsystem_name=manager"
+    );
+    if let Some(container) = agent_container(pod) {
+        pass.log(pod, text(container, "/name"), &line);
     }
 }
 

@@ -138,7 +138,10 @@ impl<'a> Pass<'a> {
             store,
             faults,
             now: store.now(),
-            pods: pods::all(store).into_iter().filter(|pod| store.down(text(pod, "/spec/nodeName")).is_none()).collect(),
+            pods: pods::all(store)
+                .into_iter()
+                .filter(|pod| store.down(text(pod, "/spec/nodeName")).is_none())
+                .collect(),
             up: BTreeSet::new(),
             links: BTreeMap::new(),
             next: None,
@@ -207,13 +210,10 @@ impl Spire {
         for pod in &all {
             self.agent(pass, pod);
         }
-        let links = self
-            .agents
-            .iter()
-            .filter_map(|(life, agent)| {
-                let trusts = |server: &Server| agent.trusts(server);
-                Some((life.clone(), self.reached(pass, &agent.settings, life, trusts)?))
-            });
+        let links = self.agents.iter().filter_map(|(life, agent)| {
+            let trusts = |server: &Server| agent.trusts(server);
+            Some((life.clone(), self.reached(pass, &agent.settings, life, trusts)?))
+        });
         pass.links = links.collect();
         for pod in &all {
             self.workload(pass, pod);

@@ -236,7 +236,8 @@ pub fn distrust(facts: &Facts, agent: &AgentPod) -> Option<String> {
 /// Whether the servers' bundle has nothing in common with what any workload was given: it began anew.
 fn gone(facts: &Facts) -> bool {
     let Some(bundle) = facts.bundle_ids() else { return false };
-    let mut told = facts.workloads.iter().filter_map(|workload| workload.held.as_ref()).filter(|h| !h.bundle.is_empty());
+    let mut told =
+        facts.workloads.iter().filter_map(|workload| workload.held.as_ref()).filter(|h| !h.bundle.is_empty());
     let all: Vec<_> = told.by_ref().collect();
     !all.is_empty() && !bundle.is_empty() && all.iter().all(|held| held.bundle.is_disjoint(&bundle))
 }
@@ -263,9 +264,8 @@ fn loss(facts: &Facts) -> Loss {
     };
     let oldest = facts.bundle.iter().flatten().filter_map(|authority| authority.not_before).min();
     let complains = facts.agents.pods.iter().any(|agent| distrust(facts, agent).is_some());
-    let younger = oldest.is_some_and(|oldest| {
-        facts.servers.claims_made.iter().any(|made| made.duration_since(oldest) > YOUNGER)
-    });
+    let younger =
+        oldest.is_some_and(|oldest| facts.servers.claims_made.iter().any(|made| made.duration_since(oldest) > YOUNGER));
     let keys = if !facts.servers.claims_missing.is_empty() || (database == Database::Kept && complains && younger) {
         Keys::Lost
     } else {
@@ -394,20 +394,20 @@ fn bundle(facts: &Facts, loss: Loss) -> Row {
         (None, Database::Kept, Keys::Kept) => row(Plane::Bundle, Condition::Unknown, "no server tells"),
         (_, Database::Lost, _) => row(Plane::Bundle, Condition::Lost, "it begins anew"),
         (_, Database::Older, _) => row(Plane::Bundle, Condition::Lost, "it is that of the backup"),
-        (_, Database::Kept, Keys::Lost) => {
-            row(Plane::Bundle, Condition::Sound, "kept; new authorities join it, and the old ones stay until they expire")
-        }
+        (_, Database::Kept, Keys::Lost) => row(
+            Plane::Bundle,
+            Condition::Sound,
+            "kept; new authorities join it, and the old ones stay until they expire",
+        ),
     }
 }
 
 fn release(facts: &Facts) -> Row {
     match &facts.release {
         None => row(Plane::Release, Condition::Broken, "there is none"),
-        Some(release) if !release.deployed => row(
-            Plane::Release,
-            Condition::Broken,
-            format!("revision {} is {}", release.revision, release.status),
-        ),
+        Some(release) if !release.deployed => {
+            row(Plane::Release, Condition::Broken, format!("revision {} is {}", release.revision, release.status))
+        }
         Some(release) => match wrong_version(facts) {
             Some(wrong) => row(Plane::Release, Condition::Broken, wrong),
             None => row(Plane::Release, Condition::Sound, format!("revision {} is deployed", release.revision)),
@@ -495,7 +495,9 @@ fn agents_trust(facts: &Facts) -> Row {
         Some(agent) => {
             row(Plane::AgentsTrust, Condition::Coming, format!("the servers have no record of {} yet", agent.name))
         }
-        None => row(Plane::AgentsTrust, Condition::Sound, format!("none complains of the {} authorities", bundle.len())),
+        None => {
+            row(Plane::AgentsTrust, Condition::Sound, format!("none complains of the {} authorities", bundle.len()))
+        }
     }
 }
 
@@ -510,9 +512,10 @@ pub fn trouble(facts: &Facts, workload: &Workload) -> Option<(Condition, String)
     }
     let bundle = facts.bundle_ids()?;
     match &held.anchor {
-        Some(anchor) if !bundle.contains(anchor) => {
-            Some((Condition::Broken, format!("{} holds an SVID of an authority that is trusted no more", workload.name)))
-        }
+        Some(anchor) if !bundle.contains(anchor) => Some((
+            Condition::Broken,
+            format!("{} holds an SVID of an authority that is trusted no more", workload.name),
+        )),
         _ if !held.bundle.is_empty() && held.bundle.is_disjoint(&bundle) => {
             Some((Condition::Broken, format!("{} trusts nothing that the servers sign with", workload.name)))
         }
@@ -565,8 +568,8 @@ fn way(facts: &Facts, diagnosis: &Diagnosis) -> Vec<Needed> {
         });
     need(Part::Release, release.clone());
     let fresh = outlook.filter(|outlook| outlook.restarts.servers && facts.bundle.is_none());
-    let servers = seen(Plane::Servers)
-        .or_else(|| fresh.map(|_| "their processes believe in a database that is gone".to_owned()));
+    let servers =
+        seen(Plane::Servers).or_else(|| fresh.map(|_| "their processes believe in a database that is gone".to_owned()));
     need(Part::Servers, servers.clone().or_else(|| release.clone()));
     need(Part::Webhook, seen(Plane::Webhook).or_else(|| servers.clone()));
     let trust = outlook.filter(|outlook| outlook.trust != TrustAfter::Kept && outlook.restarts.agents);

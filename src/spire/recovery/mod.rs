@@ -51,8 +51,7 @@ pub enum Drill {
 
 impl Drill {
     /// All of them, mildest first.
-    pub const ALL: [Drill; 6] =
-        [Drill::Pod, Drill::Servers, Drill::Agents, Drill::Node, Drill::Keys, Drill::Database];
+    pub const ALL: [Drill; 6] = [Drill::Pod, Drill::Servers, Drill::Agents, Drill::Node, Drill::Keys, Drill::Database];
 
     /// As it is typed.
     #[must_use]

@@ -37,8 +37,24 @@ fn every_combination_of_losses_on_every_line() {
     // that have to be started again. And per line whether the journal is left, and whether keys go first.
     let rows = [
         (D::Kept, K::Kept, (A::Same, B::Same, T::Kept), (false, false), [false, false, false], "jjjjjj", "......"),
-        (D::Kept, K::Lost, (A::New, B::Appended, T::ByAnother), (false, true), [false, true, false], "..jjjj", "......"),
-        (D::Older, K::Kept, (A::SameIfOlder, B::Older, T::ByAnother), (true, false), [true, true, false], "jjjjjj", "......"),
+        (
+            D::Kept,
+            K::Lost,
+            (A::New, B::Appended, T::ByAnother),
+            (false, true),
+            [false, true, false],
+            "..jjjj",
+            "......",
+        ),
+        (
+            D::Older,
+            K::Kept,
+            (A::SameIfOlder, B::Older, T::ByAnother),
+            (true, false),
+            [true, true, false],
+            "jjjjjj",
+            "......",
+        ),
         (D::Older, K::Lost, (A::New, B::Older, T::ByAnother), (true, true), [true, true, true], "...jjj", "......"),
         (D::Lost, K::Kept, (A::New, B::Fresh, T::Gone), (true, false), [true, true, true], "jjj...", "ccc..."),
         (D::Lost, K::Lost, (A::New, B::Fresh, T::Gone), (true, false), [true, true, true], "......", "......"),
@@ -165,7 +181,12 @@ fn what_runs_counts_before_what_helm_remembers() {
     let (server, agent, _, source) = told(current(&halfway)).unwrap();
     assert_eq!((server.as_str(), agent.as_str(), source), ("1.8.0", "1.7.2", Source::Running));
     // An agent that is newer than the servers is none that may stay.
-    let ahead = Known { servers: vec![version("1.7.2")], agents: vec![version("1.8.0")], row: Some((22, version("1.7.2"))), ..wreck() };
+    let ahead = Known {
+        servers: vec![version("1.7.2")],
+        agents: vec![version("1.8.0")],
+        row: Some((22, version("1.7.2"))),
+        ..wreck()
+    };
     let (server, agent, ..) = told(current(&ahead)).unwrap();
     assert_eq!((server.as_str(), agent.as_str()), ("1.7.2", "1.7.2"));
 }
@@ -357,6 +378,7 @@ fn each_loss_has_its_way_back_on_every_line() {
 
 #[test]
 fn what_else_breaks_has_its_part() {
+    use Part as P;
     let broken = |change: &dyn Fn(&mut Facts)| {
         let mut facts = healthy("1.11.3");
         change(&mut facts);
@@ -365,7 +387,6 @@ fn what_else_breaks_has_its_part() {
         parts(&diagnosis)
     };
     let with = |first: &[Part]| [first, &PROOF].concat();
-    use Part as P;
     assert_eq!(
         broken(&|facts| {
             facts.nodes[0].stopped = true;

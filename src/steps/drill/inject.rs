@@ -78,5 +78,8 @@ async fn worker(cx: &StepContext) -> Result<String, Failure> {
         .map(|node| node.name)
         .collect();
     nodes.sort();
-    nodes.into_iter().next().ok_or_else(|| Failure::refused(format!("cluster `kind-{name}` has no worker node that runs")))
+    nodes
+        .into_iter()
+        .next()
+        .ok_or_else(|| Failure::refused(format!("cluster `kind-{name}` has no worker node that runs")))
 }

@@ -37,7 +37,9 @@ pub fn allowed(lab: &Lab) -> Result<(), Failure> {
             "drills are for a lab's own cluster; `{}` is somebody's, and nothing was touched",
             lab.cluster.context()
         ))
-        .next("a lab with `[cluster] provider = \"kind\"` can be drilled, and `coastal rehearse drill` needs no cluster")),
+        .next(
+            "a lab with `[cluster] provider = \"kind\"` can be drilled, and `coastal rehearse drill` needs no cluster",
+        )),
     }
 }
 

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::future::{BoxFuture, join_all};
 use jiff::SignedDuration;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
@@ -46,7 +46,12 @@ const ASKING: Duration = Duration::from_secs(12);
 ///
 /// # Errors
 /// The cluster is not the lab's, or there is none.
-pub async fn look(cx: &StepContext) -> Result<Facts, Failure> {
+pub fn look(cx: &StepContext) -> BoxFuture<'_, Result<Facts, Failure>> {
+    // So many questions at once are a large future; it lies on the heap once, not in each who asks.
+    Box::pin(everything(cx))
+}
+
+async fn everything(cx: &StepContext) -> Result<Facts, Failure> {
     let stopped = stopped_nodes(cx).await?;
     let at = cx.session.world.clock.now();
     if stopped.iter().any(|node| node.name.ends_with("control-plane") && node.stopped) {
@@ -112,9 +117,10 @@ fn nothing(at: jiff::Timestamp) -> Facts {
 /// kind's nodes, and which of them are stopped; empty on a cluster of somebody's own.
 async fn stopped_nodes(cx: &StepContext) -> Result<Vec<facts::Node>, Failure> {
     let Provider::Kind { name, .. } = &cx.session.lab.cluster.provider else { return Ok(Vec::new()) };
-    let output = cx.run(&docker::kind_containers(name)).await.map_err(|error| {
-        docker::explain_daemon_trouble(&error).unwrap_or_else(|| Failure::from(error))
-    })?;
+    let output = cx
+        .run(&docker::kind_containers(name))
+        .await
+        .map_err(|error| docker::explain_daemon_trouble(&error).unwrap_or_else(|| Failure::from(error)))?;
     let containers = docker::parse_kind_containers(&output)?;
     let node = |container: docker::Container| facts::Node {
         stopped: !container.is_running(),
@@ -218,9 +224,10 @@ async fn servers(
         }
     };
     let wanted = spire.servers as usize;
-    let asked = set.as_ref().and_then(|set| set.spec.replicas).map_or(wanted, |replicas| {
-        usize::try_from(replicas).unwrap_or_default()
-    });
+    let asked = set
+        .as_ref()
+        .and_then(|set| set.spec.replicas)
+        .map_or(wanted, |replicas| usize::try_from(replicas).unwrap_or_default());
     let (there, template) = (set.is_some(), live.server_template.clone());
     Ok((ServerFacts { there, wanted, asked, template, pods, claims_missing, claims_made }, bundle, entries))
 }

@@ -37,9 +37,9 @@ impl Body for Start {
         let asleep = asleep(&look(cx).await?);
         if !asleep.is_empty() {
             cx.progress(format!("starting {}", asleep.join(", ")));
-            cx.run(&docker::start(&asleep)).await.map_err(|error| {
-                docker::explain_daemon_trouble(&error).unwrap_or_else(|| Failure::from(error))
-            })?;
+            cx.run(&docker::start(&asleep))
+                .await
+                .map_err(|error| docker::explain_daemon_trouble(&error).unwrap_or_else(|| Failure::from(error)))?;
         }
         Ok(())
     }

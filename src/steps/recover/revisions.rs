@@ -33,9 +33,8 @@ pub async fn revisions(cx: &StepContext) -> Result<Vec<Revision>, Failure> {
 }
 
 fn revision(row: &HistoryRow, manifest: &str) -> Revision {
-    let objects: Vec<Value> = serde_yaml::Deserializer::from_str(manifest)
-        .filter_map(|document| Value::deserialize(document).ok())
-        .collect();
+    let objects: Vec<Value> =
+        serde_yaml::Deserializer::from_str(manifest).filter_map(|document| Value::deserialize(document).ok()).collect();
     let image = |kind: &str, container: &str| {
         objects.iter().filter(|object| object["kind"] == kind).find_map(|object| {
             let containers = object.pointer("/spec/template/spec/containers")?.as_array()?;
@@ -62,7 +61,10 @@ mod tests {
         let row = HistoryRow { revision: 4, status: ReleaseStatus::Superseded, chart: "spire-0.24.2".into() };
         let found = revision(&row, manifest);
         let text = |version: &Option<Version>| version.as_ref().map(ToString::to_string).unwrap_or_default();
-        assert_eq!((text(&found.server), text(&found.agent), text(&found.chart)), ("1.11.3".into(), "1.11.2".into(), "0.24.2".into()));
+        assert_eq!(
+            (text(&found.server), text(&found.agent), text(&found.chart)),
+            ("1.11.3".into(), "1.11.2".into(), "0.24.2".into())
+        );
         assert!(found.deployed);
         let failed = HistoryRow { revision: 5, status: ReleaseStatus::Failed, chart: "other-1".into() };
         assert_eq!(revision(&failed, "\u{fffd}: [").server, None);

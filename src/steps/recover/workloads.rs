@@ -44,7 +44,9 @@ impl Body for Workloads {
         loop {
             let facts = look::held(cx).await?;
             let missing = match judged(&facts) {
-                Ok(proof) if restarted => return Ok(format!("{proof}; those that did not come back were started again")),
+                Ok(proof) if restarted => {
+                    return Ok(format!("{proof}; those that did not come back were started again"));
+                }
                 Ok(proof) => return Ok(proof),
                 Err(missing) => missing,
             };

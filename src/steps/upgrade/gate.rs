@@ -122,7 +122,11 @@ pub(in crate::steps) async fn one_bundle(cx: &StepContext) -> Result<BTreeSet<St
 }
 
 /// Each server's own authority is in the bundle. Older servers do not tell which one is theirs.
-pub(in crate::steps) async fn own_authorities(cx: &StepContext, version: &Version, bundle: &BTreeSet<String>) -> Result<(), Failure> {
+pub(in crate::steps) async fn own_authorities(
+    cx: &StepContext,
+    version: &Version,
+    bundle: &BTreeSet<String>,
+) -> Result<(), Failure> {
     if *version < LOCAL_AUTHORITY {
         return Ok(());
     }

@@ -245,7 +245,11 @@ async fn updated_agents(cluster: &Cluster, cx: &StepContext) -> Result<Result<()
 }
 
 /// Whether `wanted` pods run, all at `version`.
-pub(in crate::steps) fn all_at(pods: &[(String, Option<Version>)], version: &Version, wanted: usize) -> Result<String, String> {
+pub(in crate::steps) fn all_at(
+    pods: &[(String, Option<Version>)],
+    version: &Version,
+    wanted: usize,
+) -> Result<String, String> {
     if let Some((pod, found)) = pods.iter().find(|(_, found)| found.as_ref() != Some(version)) {
         return Err(match found {
             Some(found) => format!("{pod} runs {found}"),

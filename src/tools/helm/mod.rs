@@ -11,8 +11,8 @@ use semver::Version;
 use super::{Command, Target, Tool, go_duration, path_arg};
 
 pub use output::{
-    HistoryRow, Release, ReleaseStatus, Repository, is_operation_in_progress, is_release_not_found, parse_history, parse_list,
-    parse_repo_list, parse_values, parse_version,
+    HistoryRow, Release, ReleaseStatus, Repository, is_operation_in_progress, is_release_not_found, parse_history,
+    parse_list, parse_repo_list, parse_values, parse_version,
 };
 
 /// How much longer than helm's own `--timeout` it is let run, so that helm's words about a timeout are heard.
