@@ -20,7 +20,7 @@ use crate::plan::{self, Finding, Goal, Observed, Plan, Role, StepId};
 use crate::session::Session;
 use crate::spire::cli::{Agents, Bundle, Count};
 use crate::spire::names;
-use crate::spire::policy::{self, Seen};
+use crate::spire::policy::Seen;
 use crate::steps::live::Live;
 use crate::steps::reach::{self, Presence};
 use crate::steps::{self, identity, release, workload};
@@ -66,49 +66,6 @@ pub async fn plan(session: &Arc<Session>, goal: Goal, cancel: &CancellationToken
     });
     let findings = join_all(looks).await.into_iter().collect::<Result<_, Failure>>()?;
     Ok(plan::build(&session.lab, goal, Some(&Observed { findings })))
-}
-
-/// What a change of versions is judged by.
-///
-/// With no server that answers, the version is that of the template, if the database would let it start.
-///
-/// # Errors
-/// The database is there and does not answer, or no version can be told.
-pub async fn seen(cx: &StepContext, live: &Live) -> Result<Seen, Failure> {
-    let (schema, code_version) = steps::database::migrations(cx).await.map_err(|failure| {
-        failure
-            .context("the data store must answer before SPIRE's versions are changed")
-            .next("`coastal deploy-database` mends what is missing")
-    })?;
-    let mut servers = live.server_versions();
-    if servers.is_empty() {
-        let stored = code_version.parse().ok();
-        let starts = |version: &&semver::Version| {
-            policy::server_start(version, stored.as_ref().map(|stored| (schema, stored))).is_started()
-        };
-        servers.extend(live.server_template.iter().find(starts).cloned());
-    }
-    if servers.is_empty() {
-        return Err(Failure::refused("no SPIRE server answers, and what its template asks for could not start")
-            .facts(live.server_template.iter().map(|version| format!("the servers' template asks for {version}")))
-            .fact(format!("the database is at schema {schema}, written by SPIRE {code_version}"))
-            .next("`coastal logs server` shows what the servers say"));
-    }
-    // An agent that does not answer is not one that is not there: it counts as what it was started as.
-    let mut agents = live.agent_versions();
-    if live.agents.iter().any(|(_, version)| version.is_none()) {
-        agents.extend(
-            live.agent_template.iter().filter(|version| !agents.contains(version)).cloned().collect::<Vec<_>>(),
-        );
-    }
-    let text = |versions: Vec<semver::Version>| versions.iter().map(ToString::to_string).collect();
-    Ok(Seen {
-        servers: text(servers),
-        agents: text(agents),
-        schema: Some(schema),
-        code_version: Some(code_version),
-        chart: live.chart.as_ref().map(ToString::to_string),
-    })
 }
 
 /// One screen of what runs.

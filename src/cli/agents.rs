@@ -218,10 +218,11 @@ async fn change(
         ui.note(&format!("{agent} is banned already"));
         return Ok(ExitCode::Ok);
     }
-    ui.confirm(&change.question(&agent), global.yes || outside.harmless)?;
     if global.dry_run {
+        ui.note(&format!("would {} {agent}; nothing was done", change.word()));
         return Ok(ExitCode::Ok);
     }
+    ui.confirm(&change.question(&agent), global.yes || outside.harmless)?;
     let _lock = lock(outside, line)?;
     let (pod, text) = (registrations::server(&cx).await?, agent.to_string());
     // It answers with an empty object.

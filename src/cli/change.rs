@@ -14,7 +14,7 @@ use crate::session::Session;
 use crate::spire::path::{Answer, BackupFacts, Hop, Order, Outcome, Size, what_if};
 use crate::spire::policy::Target;
 use crate::steps::dump::{self, Dump};
-use crate::steps::live::Live;
+use crate::steps::live::{self, Live};
 use crate::steps::reach;
 use crate::ui::Ui;
 
@@ -35,23 +35,24 @@ pub(super) async fn run(
     let cx = observe::looking(&session, &outside.cancel);
     reach::cluster(&cx).await?;
     let running = Live::look(&cx).await?;
-    let seen = observe::seen(&cx, &running).await?;
+    let seen = live::seen(&cx, &running).await?;
     let dumps = dump::list(&session.paths.dumps())?;
     let mut options = args.options(dumps.into_iter().map(facts).collect())?;
     options.size = Size { servers: u64::from(outside.lab.spire.servers), nodes: running.agents.len() as u64 };
-    let outcome = what_if(&seen, &target, &args.to, &args.chart, &options);
-    let hops = match (outcome.verdict, &target) {
-        (Answer::Refused, _) if args.plan => {
+    let mut outcome = what_if(&seen, &target, &args.to, &args.chart, &options);
+    if let (Answer::NothingToDo, Target::Known(release), false) = (outcome.verdict, &target, running.is_settled()) {
+        // The versions are right, but what should run is not what runs: an earlier change stopped half-way.
+        outcome.verdict = Answer::Allowed;
+        outcome.hops = vec![settling(&running, release.version().clone())];
+    }
+    let hops = match outcome.verdict {
+        Answer::Refused if args.plan => {
             ui.upgrade(&outcome);
             return Ok(ExitCode::Refused);
         }
-        (Answer::Refused, _) => return Err(refusal(&outcome)),
-        // The versions are right, but what should run is not what runs: an earlier change stopped half-way.
-        (Answer::NothingToDo, Target::Known(release)) if !running.is_settled() => {
-            vec![settling(&running, release.version().clone())]
-        }
-        (Answer::NothingToDo, _) => Vec::new(),
-        (Answer::Allowed, _) => outcome.hops.clone(),
+        Answer::Refused => return Err(refusal(&outcome)),
+        Answer::NothingToDo => Vec::new(),
+        Answer::Allowed => outcome.hops.clone(),
     };
     if args.plan || hops.is_empty() {
         ui.upgrade(&outcome);

@@ -237,10 +237,11 @@ async fn delete(
          it makes entries for",
     );
     let noun = if ids.len() == 1 { "entry" } else { "entries" };
-    ui.confirm(&format!("delete {noun} {}?", ids.join(", ")), global.yes || outside.harmless)?;
     if global.dry_run {
+        ui.note(&format!("would delete {noun} {}; nothing was done", ids.join(", ")));
         return Ok(ExitCode::Ok);
     }
+    ui.confirm(&format!("delete {noun} {}?", ids.join(", ")), global.yes || outside.harmless)?;
     let _lock = lock(outside, line)?;
     let cx = observe::looking(session, &outside.cancel);
     for id in ids {

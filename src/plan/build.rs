@@ -278,18 +278,18 @@ pub fn build(lab: &Lab, goal: Goal, observed: Option<&Observed>) -> Plan {
             let mut needs: Vec<StepId> = needs(id, lab).into_iter().collect();
             needs.extend(goes_after(id).iter().filter(|before| all.contains(before)));
             needs.sort_by_key(order);
-            Step {
-                id,
-                title: title(id, lab),
-                role: if goals.contains(&id) { Role::Goal } else { Role::Need },
-                needs,
-                timeout_s: timeout(id, lab),
-                finding: observed.and_then(|observed| observed.findings.get(&id).cloned()),
-                explanation: explain(id, lab),
-            }
+            let role = if goals.contains(&id) { Role::Goal } else { Role::Need };
+            let finding = observed.and_then(|observed| observed.findings.get(&id).cloned());
+            Step { finding, ..step(id, needs, role, lab) }
         })
         .collect();
     Plan { schema: Plan::SCHEMA, lab: lab.name.clone(), steps }
+}
+
+/// A step as every plan begins with it: not looked at.
+pub(super) fn step(id: StepId, needs: Vec<StepId>, role: Role, lab: &Lab) -> Step {
+    let (title, timeout_s, explanation) = (title(id, lab), timeout(id, lab), explain(id, lab));
+    Step { id, title, role, needs, timeout_s, finding: None, explanation }
 }
 
 /// The plan that makes so whatever `goal` rests on, and not the goal itself.

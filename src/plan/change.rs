@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use semver::Version;
 
 use crate::config::Lab;
-use crate::plan::{Explanation, HopPart, HopStep, Plan, Role, Step, StepId, build, explain};
+use crate::plan::{Explanation, HopPart, HopStep, Plan, Role, Step, StepId, build};
 use crate::spire::path::{Hop, Order};
 
 /// A change that was decided: what the steps of its plan work from.
@@ -54,7 +54,7 @@ impl Change {
     /// The steps that carry it out, each after the one before; only what has to be fetched is fetched at once.
     #[must_use]
     pub fn plan(&self, lab: &Lab) -> Plan {
-        let need = |id: StepId, needs: Vec<StepId>| Step { role: Role::Need, ..step(id, needs, lab) };
+        let need = |id: StepId, needs: Vec<StepId>| build::step(id, needs, Role::Need, lab);
         let mut steps = vec![need(StepId::Tools, vec![]), need(StepId::Cluster, vec![StepId::Tools])];
         let mut fetched = BTreeSet::new();
         for (index, hop) in self.hops.iter().enumerate() {
@@ -71,14 +71,14 @@ impl Change {
                 steps.push(step);
             }
         }
-        steps.push(step(StepId::IdentityTest, before, lab));
-        steps.push(step(StepId::Continuity, vec![StepId::IdentityTest], lab));
+        steps.push(build::step(StepId::IdentityTest, before, Role::Goal, lab));
+        steps.push(build::step(StepId::Continuity, vec![StepId::IdentityTest], Role::Goal, lab));
         Plan { schema: Plan::SCHEMA, lab: lab.name.clone(), steps }
     }
 
     fn hop_step(&self, index: usize, part: HopPart, needs: Vec<StepId>, lab: &Lab) -> Step {
         let hop = u16::try_from(index + 1).unwrap_or(u16::MAX);
-        let mut step = step(StepId::Hop(HopStep { hop, part }), needs, lab);
+        let mut step = build::step(StepId::Hop(HopStep { hop, part }), needs, Role::Goal, lab);
         let timeouts = &lab.timeouts;
         let servers = lab.spire.servers.max(1);
         if let Some(hop) = self.hops.get(index) {
@@ -94,18 +94,6 @@ impl Change {
         }
         .as_secs();
         step
-    }
-}
-
-fn step(id: StepId, needs: Vec<StepId>, lab: &Lab) -> Step {
-    Step {
-        id,
-        title: build::title(id, lab),
-        role: Role::Goal,
-        needs,
-        timeout_s: build::timeout(id, lab),
-        finding: None,
-        explanation: explain(id, lab),
     }
 }
 

@@ -4,7 +4,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::config::Lab;
-use crate::plan::{Explanation, Plan, Role, Step, StepId, build};
+use crate::plan::{Explanation, Plan, Role, StepId, build};
 use crate::spire::incident::Incident;
 
 /// How often the controller manager looks whether an entry is missing (its `gcInterval`: facts, section 7), in seconds.
@@ -46,30 +46,18 @@ impl Containment {
         };
         let incident = self.incident();
         let mut needs = vec![StepId::Cluster];
-        let mut steps = vec![step(StepId::Tools, Vec::new(), lab), step(StepId::Cluster, vec![StepId::Tools], lab)];
-        for step in &mut steps {
-            step.role = Role::Need;
-        }
+        let mut steps = vec![
+            build::step(StepId::Tools, Vec::new(), Role::Need, lab),
+            build::step(StepId::Cluster, vec![StepId::Tools], Role::Need, lab),
+        ];
         for &part in parts {
-            let mut step = step(part, needs, lab);
+            let mut step = build::step(part, needs, Role::Goal, lab);
             step.title = title(part, &incident);
             step.explanation = explanation(part, &incident, lab);
             needs = vec![part];
             steps.push(step);
         }
         Plan { schema: Plan::SCHEMA, lab: lab.name.clone(), steps }
-    }
-}
-
-fn step(id: StepId, needs: Vec<StepId>, lab: &Lab) -> Step {
-    Step {
-        id,
-        title: build::title(id, lab),
-        role: Role::Goal,
-        needs,
-        timeout_s: build::timeout(id, lab),
-        finding: None,
-        explanation: super::explain(id, lab),
     }
 }
 

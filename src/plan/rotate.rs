@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::time::Instant;
 
 use crate::config::Lab;
-use crate::plan::{Explanation, Plan, Role, Step, StepId, build, explain};
+use crate::plan::{Explanation, Plan, Role, Step, StepId, build};
 use crate::spire::names;
 use crate::spire::rotation::{Incident, KeyType};
 
@@ -159,8 +159,8 @@ impl Rotation {
     #[must_use]
     pub fn plan(&self, lab: &Lab) -> Plan {
         let mut steps = vec![
-            step(StepId::Tools, vec![], lab, Role::Need),
-            step(StepId::Cluster, vec![StepId::Tools], lab, Role::Need),
+            build::step(StepId::Tools, vec![], Role::Need, lab),
+            build::step(StepId::Cluster, vec![StepId::Tools], Role::Need, lab),
         ];
         let begin = StepId::Rotate(RotateStep::Begin);
         steps.push(self.step(RotateStep::Begin, vec![StepId::Cluster], lab));
@@ -177,8 +177,8 @@ impl Rotation {
         steps.push(self.step(RotateStep::ConfigMap, ends, lab));
         let repaired = StepId::Rotate(RotateStep::ConfigMap);
         steps.push(self.step(RotateStep::Verify, vec![repaired], lab));
-        steps.push(step(StepId::IdentityTest, vec![repaired], lab, Role::Goal));
-        steps.push(step(StepId::Continuity, vec![StepId::IdentityTest], lab, Role::Goal));
+        steps.push(build::step(StepId::IdentityTest, vec![repaired], Role::Goal, lab));
+        steps.push(build::step(StepId::Continuity, vec![StepId::IdentityTest], Role::Goal, lab));
         Plan { schema: Plan::SCHEMA, lab: lab.name.clone(), steps }
     }
 
@@ -187,24 +187,12 @@ impl Rotation {
             Some(pod) => pod.clone(),
             None => format!("{} servers", lab.spire.servers),
         };
-        let mut step = step(StepId::Rotate(of), needs, lab, Role::Goal);
+        let mut step = build::step(StepId::Rotate(of), needs, Role::Goal, lab);
         step.title = title(of, &servers);
         step.explanation = explanation(of, lab, self.server.as_deref());
         // Each of these waits at most for agents and workloads; the probes have to be placed as well.
         step.timeout_s = (lab.timeouts.rollout + lab.timeouts.identity).as_secs();
         step
-    }
-}
-
-fn step(id: StepId, needs: Vec<StepId>, lab: &Lab, role: Role) -> Step {
-    Step {
-        id,
-        title: build::title(id, lab),
-        role,
-        needs,
-        timeout_s: build::timeout(id, lab),
-        finding: None,
-        explanation: explain(id, lab),
     }
 }
 

@@ -12,7 +12,8 @@ use crate::error::Failure;
 use crate::kube::{Cluster, api_failure};
 use crate::spire::cli::version_in;
 use crate::spire::names;
-use crate::steps::{reach, release};
+use crate::spire::policy::{self, Seen};
+use crate::steps::{database, reach, release};
 
 /// What runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -58,7 +59,7 @@ impl Live {
     #[must_use]
     pub fn is_settled(&self) -> bool {
         let all = |pods: &[(String, Option<Version>)], template: &Option<Version>| {
-            template.is_some() && pods.iter().all(|(_, version)| version == template)
+            template.is_some() && !pods.is_empty() && pods.iter().all(|(_, version)| version == template)
         };
         all(&self.servers, &self.server_template) && all(&self.agents, &self.agent_template)
     }
@@ -74,6 +75,49 @@ impl Live {
     pub fn agent_versions(&self) -> Vec<Version> {
         distinct(&self.agents)
     }
+}
+
+/// What a change of versions is judged by.
+///
+/// With no server that answers, the version is that of the template, if the database would let it start.
+///
+/// # Errors
+/// The database is there and does not answer, or no version can be told.
+pub async fn seen(cx: &StepContext, live: &Live) -> Result<Seen, Failure> {
+    let (schema, code_version) = database::migrations(cx).await.map_err(|failure| {
+        failure
+            .context("the data store must answer before SPIRE's versions are changed")
+            .next("`coastal deploy-database` mends what is missing")
+    })?;
+    let mut servers = live.server_versions();
+    if servers.is_empty() {
+        let stored = code_version.parse().ok();
+        let starts = |version: &&Version| {
+            policy::server_start(version, stored.as_ref().map(|stored| (schema, stored))).is_started()
+        };
+        servers.extend(live.server_template.iter().find(starts).cloned());
+    }
+    if servers.is_empty() {
+        return Err(Failure::refused("no SPIRE server answers, and what its template asks for could not start")
+            .facts(live.server_template.iter().map(|version| format!("the servers' template asks for {version}")))
+            .fact(format!("the database is at schema {schema}, written by SPIRE {code_version}"))
+            .next("`coastal logs server` shows what the servers say"));
+    }
+    // An agent that does not answer is not one that is not there: it counts as what it was started as.
+    let mut agents = live.agent_versions();
+    if live.agents.iter().any(|(_, version)| version.is_none()) {
+        agents.extend(
+            live.agent_template.iter().filter(|version| !agents.contains(version)).cloned().collect::<Vec<_>>(),
+        );
+    }
+    let text = |versions: Vec<Version>| versions.iter().map(ToString::to_string).collect();
+    Ok(Seen {
+        servers: text(servers),
+        agents: text(agents),
+        schema: Some(schema),
+        code_version: Some(code_version),
+        chart: live.chart.as_ref().map(ToString::to_string),
+    })
 }
 
 fn distinct(pods: &[(String, Option<Version>)]) -> Vec<Version> {
@@ -141,6 +185,25 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_has_no_process_is_not_settled() {
+        let version = Some(Version::new(1, 8, 0));
+        let pods = |versions: &[Option<Version>]| versions.iter().cloned().map(|v| ("pod".to_owned(), v)).collect();
+        let live = |servers: &[Option<Version>], agents: &[Option<Version>]| Live {
+            servers: pods(servers),
+            agents: pods(agents),
+            server_template: version.clone(),
+            agent_template: version.clone(),
+            chart: None,
+        };
+        let one = [version.clone()];
+        assert!(live(&one, &one).is_settled());
+        assert!(!live(&[], &one).is_settled(), "a restore was cut off while the servers were stopped");
+        assert!(!live(&one, &[]).is_settled());
+        assert!(!live(&[version.clone(), None], &one).is_settled());
+        assert!(!live(&one, &[Some(Version::new(1, 7, 2))]).is_settled());
+    }
 
     #[test]
     fn a_template_tells_its_version_by_its_tag() {

@@ -92,8 +92,13 @@ impl Kubelets {
                     let started = started.or_else(|| text(pod.object, "/status/startTime").parse().ok());
                     let started = started.unwrap_or_default();
                     let ran = Duration::try_from(store.now().duration_since(started)).unwrap_or_default();
-                    let since = now.checked_sub(ran).unwrap_or(now);
-                    Some(Stage::Running { since, probed: None, fate: self.hook.start(pod.object) })
+                    let (since, fate) = (now.checked_sub(ran).unwrap_or(now), self.hook.start(pod.object));
+                    if pods::is_ready(pod.object) {
+                        Some(Stage::Running { since, probed: None, fate })
+                    } else {
+                        // It may have become ready while nobody looked.
+                        self.live(&pod, since, None, fate, now)
+                    }
                 }
                 None => Some(self.begin(&pod, (0, 0), now)),
             }

@@ -17,7 +17,7 @@ use crate::spire::recovery::diagnosis::Diagnosis;
 use crate::spire::recovery::facts::PodState;
 use crate::steps::live::{self, Live};
 use crate::steps::recover::{examine, versions};
-use crate::steps::upgrade::images;
+use crate::steps::upgrade::half;
 use crate::steps::{reach, spire};
 
 /// How often it is looked again, and with how much time left it is no more.
@@ -87,7 +87,7 @@ impl Body for Servers {
         let lab = &cx.session.lab.spire;
         let cluster = reach::cluster(cx).await?;
         let healthy = loop {
-            images::roll_servers(cx, &cluster).await.map_err(|failure| {
+            half::roll_servers(cx, &cluster).await.map_err(|failure| {
                 failure.next("`coastal logs server` shows what the servers say; then `coastal recover` again")
             })?;
             match spire::healthy(cx).await {
@@ -103,7 +103,7 @@ impl Body for Servers {
         let template = live.server_template.clone();
         let template =
             template.ok_or_else(|| Failure::tool(format!("{} has no version for a tag", names::server(lab))))?;
-        let at = images::all_at(&live.servers, &template, lab.servers as usize).map_err(Failure::check_failed)?;
+        let at = half::all_at(&live.servers, &template, lab.servers as usize).map_err(Failure::check_failed)?;
         Ok(format!("{healthy}, {at}"))
     }
 }

@@ -18,21 +18,21 @@ use crate::spire::cli::{Bundle, LocalAuthorities, X509Authority};
 use crate::spire::names;
 use crate::steps::identity::server_json_of;
 use crate::steps::live::Live;
-use crate::steps::upgrade::images::all_at;
+use crate::steps::upgrade::half::Half;
 use crate::steps::upgrade::{hop, ways_on};
 use crate::steps::{continuity, probe, reach, spire};
 
 /// From this version on a server tells which authority is its own (facts, section 3).
 const LOCAL_AUTHORITY: Version = Version::new(1, 11, 0);
 
-/// [`crate::plan::HopPart::ServersGate`].
-pub(super) struct Servers(pub(super) u16);
-
-/// [`crate::plan::HopPart::AgentsGate`].
-pub(super) struct Agents(pub(super) u16);
+/// [`crate::plan::HopPart::ServersGate`] and [`crate::plan::HopPart::AgentsGate`].
+pub(super) struct Gate {
+    pub(super) hop: u16,
+    pub(super) half: Half,
+}
 
 #[async_trait]
-impl Body for Servers {
+impl Body for Gate {
     async fn check(&self, _cx: &StepContext) -> Result<Finding, Failure> {
         Ok(Finding::Missing("a gate looks each time".into()))
     }
@@ -42,44 +42,23 @@ impl Body for Servers {
     }
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
-        let (to, since) = (&hop(cx, self.0)?.to, cx.session.world.clock.now());
+        let (to, since) = (&hop(cx, self.hop)?.to, cx.session.world.clock.now());
         let proof = async {
-            let healthy = spire::healthy(cx).await?;
+            let up = match self.half {
+                Half::Servers => spire::healthy(cx).await?,
+                Half::Agents => spire::serving(cx, &reach::cluster(cx).await?).await?,
+            };
             let live = Live::look(cx).await?;
-            let at = all_at(&live.servers, to, cx.session.lab.spire.servers as usize).map_err(Failure::check_failed)?;
+            let at = self.half.all_at(cx, &live, to).map_err(Failure::check_failed)?;
             let authorities = one_bundle(cx).await?;
-            own_authorities(cx, to, &authorities).await?;
-            let identity = identity(cx, self.0, since, &authorities).await?;
-            Ok(format!("{healthy}, {at}; one bundle of {} authorities; {identity}", authorities.len()))
+            if self.half == Half::Servers {
+                own_authorities(cx, to, &authorities).await?;
+            }
+            let identity = identity(cx, self.hop, since, &authorities).await?;
+            Ok(format!("{up}, {at}; one bundle of {} authorities; {identity}", authorities.len()))
         }
         .await;
-        proof.map_err(|failure| ways_on(cx, self.0, failure))
-    }
-}
-
-#[async_trait]
-impl Body for Agents {
-    async fn check(&self, _cx: &StepContext) -> Result<Finding, Failure> {
-        Ok(Finding::Missing("a gate looks each time".into()))
-    }
-
-    async fn run(&self, _cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
-        Ok(()) // as for the servers
-    }
-
-    async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
-        let (to, since) = (&hop(cx, self.0)?.to, cx.session.world.clock.now());
-        let proof = async {
-            let cluster = reach::cluster(cx).await?;
-            let serving = spire::serving(cx, &cluster).await?;
-            let live = Live::look(cx).await?;
-            let at = all_at(&live.agents, to, live.agents.len().max(1)).map_err(Failure::check_failed)?;
-            let authorities = one_bundle(cx).await?;
-            let identity = identity(cx, self.0, since, &authorities).await?;
-            Ok(format!("{serving}, {at}; {identity}"))
-        }
-        .await;
-        proof.map_err(|failure| ways_on(cx, self.0, failure))
+        proof.map_err(|failure| ways_on(cx, self.hop, failure))
     }
 }
 

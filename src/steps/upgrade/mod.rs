@@ -1,10 +1,12 @@
 //! What the steps of a change of SPIRE's versions do. Each looks at what runs, never at what an earlier step did, so
 //! that a change which was interrupted anywhere is gone on with, and one that somebody else has touched is noticed.
 
-pub(in crate::steps) mod chart;
+pub(in crate::steps) mod aim;
+mod chart;
 pub(in crate::steps) mod gate;
-pub(in crate::steps) mod images;
+pub(in crate::steps) mod half;
 mod restore;
+pub(in crate::steps) mod source;
 
 use async_trait::async_trait;
 
@@ -14,21 +16,23 @@ use crate::plan::{Change, Finding, HopPart, HopStep};
 use crate::spire::path::Hop;
 use crate::steps::dump;
 use crate::steps::live::Live;
+use crate::steps::upgrade::gate::Gate;
+use crate::steps::upgrade::half::{Half, Turn};
 
 /// The body of a step of a hop.
 #[must_use]
 pub fn body(step: HopStep) -> Box<dyn Body> {
     let HopStep { hop, part } = step;
     match part {
-        HopPart::Fetch => Box::new(chart::Fetch(hop)),
+        HopPart::Fetch => Box::new(source::Fetch(hop)),
         HopPart::Backup => Box::new(Backup),
         HopPart::Restore => Box::new(restore::Restore(hop)),
         HopPart::Crds => Box::new(chart::Crds(hop)),
         HopPart::Chart => Box::new(chart::Move(hop)),
-        HopPart::Servers => Box::new(images::Servers(hop)),
-        HopPart::ServersGate => Box::new(gate::Servers(hop)),
-        HopPart::Agents => Box::new(images::Agents(hop)),
-        HopPart::AgentsGate => Box::new(gate::Agents(hop)),
+        HopPart::Servers => Box::new(Turn { hop, half: Half::Servers }),
+        HopPart::ServersGate => Box::new(Gate { hop, half: Half::Servers }),
+        HopPart::Agents => Box::new(Turn { hop, half: Half::Agents }),
+        HopPart::AgentsGate => Box::new(Gate { hop, half: Half::Agents }),
     }
 }
 

@@ -11,11 +11,11 @@ use crate::error::Failure;
 use crate::kube::api_failure;
 use crate::plan::Finding;
 use crate::spire::names;
-use crate::spire::values::{Images, Phase};
+use crate::spire::values::Images;
 use crate::steps::dump::{self, Dump};
 use crate::steps::live::Live;
-use crate::steps::upgrade::images;
-use crate::steps::upgrade::{chart, hop};
+use crate::steps::upgrade::aim::Aim;
+use crate::steps::upgrade::{half, hop, source};
 use crate::steps::{database, reach};
 
 /// [`crate::plan::HopPart::Restore`].
@@ -52,7 +52,7 @@ impl Body for Restore {
         let to = hop(cx, self.0)?.to.clone();
         let dump = self.dump(cx)?;
         let live = Live::look(cx).await?;
-        let chart = chart::current(cx, &live)?;
+        let chart = source::current(cx, &live)?;
         let agent = live.agent_template.clone().unwrap_or_else(|| to.clone());
         let cluster = reach::cluster(cx).await?;
         let (namespace, name) = (&spire.server_namespace, names::server(spire));
@@ -70,13 +70,13 @@ impl Body for Restore {
         })?;
         cx.progress(format!("starting the servers at {to}"));
         let images = Images { server: to, agent };
-        chart::install(cx, &images::release(cx, &images, &chart, Phase::Settled)?, &images, Phase::Settled).await?;
+        Aim::settled(chart, images).apply(cx).await?;
         Ok(())
     }
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
         let cluster = reach::cluster(cx).await?;
-        let rolled = images::roll_servers(cx, &cluster).await?;
+        let rolled = half::roll_servers(cx, &cluster).await?;
         let (schema, code) = database::migrations(cx).await?;
         Ok(format!("{rolled}; the database is at schema {schema}, written by SPIRE {code}"))
     }

@@ -1,94 +1,165 @@
-//! Servers or agents move, the others are pinned: one release, two phases.
+//! Half a hop: the servers or the agents move, the others are pinned. One release, two phases.
+
+use std::fmt;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use k8s_openapi::api::apps::v1::DaemonSet;
 use semver::Version;
 
-use crate::config::ChartRef;
 use crate::engine::{Body, StepContext};
 use crate::error::{Failure, Kind};
 use crate::kube::{Cluster, Rollout};
 use crate::plan::Finding;
-use crate::spire::names;
 use crate::spire::path::Hop;
-use crate::spire::values::{Images, Phase};
-use crate::steps::fetch::{chart_path, read_chart};
-use crate::steps::live::Live;
-use crate::steps::release::Wanted;
+use crate::spire::policy::{self, Step};
+use crate::spire::values::Images;
+use crate::spire::{names, releases};
+use crate::steps::live::{self, Live};
+use crate::steps::reach;
 use crate::steps::spire::explain_agents;
-use crate::steps::upgrade::{chart, hop, ways_on};
-use crate::steps::{reach, values};
+use crate::steps::upgrade::aim::Aim;
+use crate::steps::upgrade::{hop, source, ways_on};
 
 /// How often it is looked for pods that a StatefulSet will never replace.
-const LOOK_FOR_STUCK: std::time::Duration = std::time::Duration::from_secs(3);
+const LOOK_FOR_STUCK: Duration = Duration::from_secs(3);
 
-/// The version that a chart at hand has.
-pub(in crate::steps) fn chart_version(cx: &StepContext, chart: &ChartRef) -> Result<Version, Failure> {
-    let meta = read_chart(&chart_path(cx, chart))?;
-    Version::parse(&meta.version).map_err(|error| {
-        Failure::prerequisite(format!("chart {} has the version `{}`: {error}", meta.name, meta.version))
-    })
+/// Which half.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Half {
+    Servers,
+    Agents,
 }
 
-/// The release at those images, on that chart.
-pub(in crate::steps) fn release<'a>(
-    cx: &'a StepContext,
-    images: &Images,
-    chart: &'a ChartRef,
-    phase: Phase,
-) -> Result<Wanted<'a>, Failure> {
-    let spire = &cx.session.lab.spire;
-    let version = chart_version(cx, chart)?;
-    Ok(Wanted {
-        name: &spire.release,
-        namespace: &spire.release_namespace,
-        chart,
-        values: values::spire_values(&cx.session.lab, &version, images, phase)?,
-        watch: vec![&spire.server_namespace, &spire.system_namespace],
-    })
+impl fmt::Display for Half {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Half::Servers => "servers",
+            Half::Agents => "agents",
+        })
+    }
+}
+
+impl Half {
+    fn other(self) -> Self {
+        match self {
+            Half::Servers => Half::Agents,
+            Half::Agents => Half::Servers,
+        }
+    }
+
+    /// Its pods, and what their processes run.
+    pub(super) fn pods(self, live: &Live) -> &[(String, Option<Version>)] {
+        match self {
+            Half::Servers => &live.servers,
+            Half::Agents => &live.agents,
+        }
+    }
+
+    /// How many of them there have to be.
+    pub(super) fn wanted(self, cx: &StepContext, live: &Live) -> usize {
+        match self {
+            Half::Servers => cx.session.lab.spire.servers as usize,
+            Half::Agents => live.agents.len().max(1),
+        }
+    }
+
+    /// The versions that run, sorted, without repetition.
+    fn versions(self, live: &Live) -> Vec<Version> {
+        match self {
+            Half::Servers => live.server_versions(),
+            Half::Agents => live.agent_versions(),
+        }
+    }
+
+    fn template(self, live: &Live) -> Result<Version, Failure> {
+        let template = match self {
+            Half::Servers => &live.server_template,
+            Half::Agents => &live.agent_template,
+        };
+        template.clone().ok_or_else(|| no_template(self))
+    }
+
+    /// This half at `to`, the other as its template says.
+    fn images(self, live: &Live, to: &Version) -> Result<Images, Failure> {
+        let (to, other) = (to.clone(), self.other().template(live)?);
+        Ok(match self {
+            Half::Servers => Images { server: to, agent: other },
+            Half::Agents => Images { server: other, agent: to },
+        })
+    }
+
+    /// Whether all of them run `to`.
+    pub(super) fn all_at(self, cx: &StepContext, live: &Live, to: &Version) -> Result<String, String> {
+        all_at(self.pods(live), to, self.wanted(cx, live))
+    }
 }
 
 /// Nobody else may have moved the versions since the plan was made: what runs is at the hop's start, at its end, or
 /// on the way between.
-fn undisturbed(what: &str, running: &[Version], hop: &Hop) -> Result<(), Failure> {
+fn undisturbed(half: Half, running: &[Version], hop: &Hop) -> Result<(), Failure> {
     let (low, high) = if hop.from <= hop.to { (&hop.from, &hop.to) } else { (&hop.to, &hop.from) };
     match running.iter().find(|version| *version < low || *version > high) {
         None => Ok(()),
         Some(version) => Err(Failure::refused(format!(
-            "SPIRE {what} run {version}: somebody else has changed the release since the plan was made"
+            "SPIRE {half} run {version}: somebody else has changed the release since the plan was made"
         ))
         .fact(format!("this hop goes from {} to {}", hop.from, hop.to))
         .next("run the same command again: it plans from what runs now")),
     }
 }
 
-fn no_template(what: &str) -> Failure {
-    Failure::refused(format!("the image of the SPIRE {what} has no version for a tag: it cannot be pinned"))
+fn no_template(half: Half) -> Failure {
+    Failure::refused(format!("the image of the SPIRE {half} has no version for a tag: it cannot be pinned"))
         .next("set the image to a published version with `coastal spire-install`, then upgrade")
 }
 
-/// [`crate::plan::HopPart::Servers`].
-pub(super) struct Servers(pub(super) u16);
+/// The rules once more, on what runs in the moment before it is changed: the plan was made from what ran then.
+async fn still_legal(cx: &StepContext, half: Half, live: &Live, to: &Version) -> Result<(), Failure> {
+    let (Some(release), Ok(state)) = (releases::find(to), live::seen(cx, live).await?.known(true)) else {
+        return Err(Failure::refused(
+            "what runs now cannot be judged any more: it has a version that was not published",
+        )
+        .next("`coastal status` shows what runs"));
+    };
+    let step = match half {
+        Half::Servers => Step::Servers(release),
+        Half::Agents => Step::Agents(release),
+    };
+    let mut broken = policy::judge(&state, &step).violations;
+    broken.retain(|violation| violation.mandatory);
+    let Some(first) = broken.first() else { return Ok(()) };
+    Err(Failure::refused(format!(
+        "the {half} may not go to {to} any more: what runs has changed since the plan was made"
+    ))
+    .facts(broken.iter().flat_map(|broken| broken.facts.iter().map(|fact| format!("{}: {fact}", broken.rule))))
+    .next(first.way_out.clone())
+    .next("run the same command again: it plans from what runs now"))
+}
 
-impl Servers {
-    fn images(&self, cx: &StepContext, live: &Live) -> Result<Images, Failure> {
-        let hop = hop(cx, self.0)?;
-        undisturbed("servers", &live.server_versions(), hop)?;
-        let agent = live.agent_template.clone().ok_or_else(|| no_template("agents"))?;
-        Ok(Images { server: hop.to.clone(), agent })
+/// [`crate::plan::HopPart::Servers`] and [`crate::plan::HopPart::Agents`].
+pub(super) struct Turn {
+    pub(super) hop: u16,
+    pub(super) half: Half,
+}
+
+impl Turn {
+    fn aim(&self, cx: &StepContext, live: &Live) -> Result<Aim, Failure> {
+        let hop = hop(cx, self.hop)?;
+        undisturbed(self.half, &self.half.versions(live), hop)?;
+        Ok(Aim::settled(source::current(cx, live)?, self.half.images(live, &hop.to)?))
     }
 }
 
 #[async_trait]
-impl Body for Servers {
+impl Body for Turn {
     async fn check(&self, cx: &StepContext) -> Result<Finding, Failure> {
         let live = Live::look(cx).await?;
-        let images = self.images(cx, &live)?;
-        let chart = chart::current(cx, &live)?;
-        Ok(match release(cx, &images, &chart, Phase::Settled)?.check(cx).await? {
-            Finding::Satisfied(_) => match all_at(&live.servers, &images.server, cx.session.lab.spire.servers as usize)
-            {
-                Ok(proof) => Finding::Satisfied(format!("servers: {proof}")),
-                Err(missing) => Finding::Differs(format!("servers: {missing}")),
+        let half = self.half;
+        Ok(match self.aim(cx, &live)?.check(cx).await? {
+            Finding::Satisfied(_) => match half.all_at(cx, &live, &hop(cx, self.hop)?.to) {
+                Ok(proof) => Finding::Satisfied(format!("{half}: {proof}")),
+                Err(missing) => Finding::Differs(format!("{half}: {missing}")),
             },
             other => other,
         })
@@ -96,21 +167,24 @@ impl Body for Servers {
 
     async fn run(&self, cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
         let live = Live::look(cx).await?;
-        let images = self.images(cx, &live)?;
-        let chart = chart::current(cx, &live)?;
-        chart::install(cx, &release(cx, &images, &chart, Phase::Settled)?, &images, Phase::Settled).await?;
+        let aim = self.aim(cx, &live)?;
+        still_legal(cx, self.half, &live, &hop(cx, self.hop)?.to).await?;
+        aim.apply(cx).await?;
         Ok(())
     }
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
+        let hop = hop(cx, self.hop)?;
+        let on = |failure| ways_on(cx, self.hop, failure);
+        if self.half == Half::Agents {
+            return roll_agents(cx, &hop.to).await.map_err(on);
+        }
         let cluster = reach::cluster(cx).await?;
-        roll_servers(cx, &cluster).await.map_err(|failure| ways_on(cx, self.0, failure))?;
+        roll_servers(cx, &cluster).await.map_err(on)?;
         let live = Live::look(cx).await?;
-        let hop = hop(cx, self.0)?;
-        undisturbed("servers", &live.server_versions(), hop)?;
-        let to = &hop.to;
-        all_at(&live.servers, to, cx.session.lab.spire.servers as usize).map_err(|missing| {
-            Failure::tool(format!("the rollout is over, and yet not all servers run {to}: {missing}"))
+        undisturbed(self.half, &live.server_versions(), hop)?;
+        self.half.all_at(cx, &live, &hop.to).map_err(|missing| {
+            Failure::tool(format!("the rollout is over, and yet not all servers run {}: {missing}", hop.to))
         })
     }
 }
@@ -151,56 +225,11 @@ pub(in crate::steps) async fn roll_servers(cx: &StepContext, cluster: &Cluster) 
     }
 }
 
-/// [`crate::plan::HopPart::Agents`].
-pub(super) struct Agents(pub(super) u16);
-
-impl Agents {
-    fn images(&self, cx: &StepContext, live: &Live) -> Result<Images, Failure> {
-        let hop = hop(cx, self.0)?;
-        undisturbed("agents", &live.agent_versions(), hop)?;
-        let server = live.server_template.clone().ok_or_else(|| no_template("servers"))?;
-        Ok(Images { server, agent: hop.to.clone() })
-    }
-
-    fn wanted(live: &Live) -> usize {
-        live.agents.len().max(1)
-    }
-}
-
-#[async_trait]
-impl Body for Agents {
-    async fn check(&self, cx: &StepContext) -> Result<Finding, Failure> {
-        let live = Live::look(cx).await?;
-        let images = self.images(cx, &live)?;
-        let chart = chart::current(cx, &live)?;
-        Ok(match release(cx, &images, &chart, Phase::Settled)?.check(cx).await? {
-            Finding::Satisfied(_) => match all_at(&live.agents, &images.agent, Agents::wanted(&live)) {
-                Ok(proof) => Finding::Satisfied(format!("agents: {proof}")),
-                Err(missing) => Finding::Differs(format!("agents: {missing}")),
-            },
-            other => other,
-        })
-    }
-
-    async fn run(&self, cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
-        let live = Live::look(cx).await?;
-        let images = self.images(cx, &live)?;
-        let chart = chart::current(cx, &live)?;
-        chart::install(cx, &release(cx, &images, &chart, Phase::Settled)?, &images, Phase::Settled).await?;
-        Ok(())
-    }
-
-    async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
-        let to = &hop(cx, self.0)?.to;
-        roll_agents(cx, to).await.map_err(|failure| ways_on(cx, self.0, failure))
-    }
-}
-
 /// Waits until every agent runs `to`: by asking the processes, for their pods are Ready up to a minute later.
 ///
 /// # Errors
 /// An agent cannot start, or it takes too long.
-pub(in crate::steps) async fn roll_agents(cx: &StepContext, to: &Version) -> Result<String, Failure> {
+pub(super) async fn roll_agents(cx: &StepContext, to: &Version) -> Result<String, Failure> {
     let spire = &cx.session.lab.spire;
     let cluster = reach::cluster(cx).await?;
     let places = [(spire.system_namespace.as_str(), names::AGENT_SELECTOR)];
@@ -208,15 +237,15 @@ pub(in crate::steps) async fn roll_agents(cx: &StepContext, to: &Version) -> Res
         loop {
             let updated = updated_agents(&cluster, cx).await?;
             let live = Live::look(cx).await?;
-            let state = match (all_at(&live.agents, to, Agents::wanted(&live)), updated) {
+            let state = match (all_at(&live.agents, to, Half::Agents.wanted(cx, &live)), updated) {
                 (Ok(proof), Ok(())) => return Ok(proof),
                 (Err(missing), _) | (_, Err(missing)) => missing,
             };
-            if cx.remaining() < std::time::Duration::from_secs(2) {
+            if cx.remaining() < Duration::from_secs(2) {
                 return Err(Failure::timeout(format!("not all agents run {to}: {state}")));
             }
             cx.progress(state);
-            cx.sleep(std::time::Duration::from_millis(700)).await?;
+            cx.sleep(Duration::from_millis(700)).await?;
         }
     };
     let patience = cx.patience();
@@ -232,7 +261,6 @@ pub(in crate::steps) async fn roll_agents(cx: &StepContext, to: &Version) -> Res
 
 /// Whether the DaemonSet's controller has made every pod from the newest template.
 async fn updated_agents(cluster: &Cluster, cx: &StepContext) -> Result<Result<(), String>, Failure> {
-    use k8s_openapi::api::apps::v1::DaemonSet;
     let spire = &cx.session.lab.spire;
     let set: Option<DaemonSet> = cluster.get(&spire.system_namespace, &names::agent(spire)).await?;
     let Some(set) = set else { return Ok(Err("the agents' DaemonSet is not there".into())) };
