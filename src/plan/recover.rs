@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Lab;
-use crate::plan::{Explanation, Plan, Role, Step, StepId, build, explain};
+use crate::plan::{Explanation, Plan, Role, Step, StepId, build};
 use crate::spire::recovery::{Diagnosis, Drill, Part};
 
 /// What is remembered of a disaster while it is recovered from; the first part of it is kept in a file, for `drill` and
@@ -63,6 +63,24 @@ impl Notes {
     }
 }
 
+impl Notes {
+    /// Takes in what is seen later: of a disaster that has only begun, the worst is not seen at first.
+    pub fn absorb(&mut self, seen: &Diagnosis) {
+        // Before the first look that saw anything, what is seen is the healthy lab.
+        let Some(known) = &mut self.diagnosis else { return };
+        if known.loss.is_none() && !seen.loss.is_none() {
+            known.loss = seen.loss;
+            known.outlook.clone_from(&seen.outlook);
+        }
+        let plane = |line: &str| line.split(':').next().unwrap_or_default().to_owned();
+        for line in seen.broken() {
+            if !self.broken.iter().any(|known| plane(known) == plane(&line)) {
+                self.broken.push(line);
+            }
+        }
+    }
+}
+
 /// A recovery that is carried out, or a drill.
 pub struct Recovery {
     notes: Mutex<Notes>,
@@ -101,18 +119,15 @@ impl Recovery {
     pub fn plan(&self, lab: &Lab) -> Plan {
         let notes = self.notes();
         let way = notes.diagnosis.as_ref().map(|diagnosis| diagnosis.way.as_slice());
-        let mut steps = vec![step(StepId::Tools, Vec::new(), lab)];
+        let mut steps = vec![build::step(StepId::Tools, Vec::new(), Role::Need, lab)];
         // A stopped control plane is a thing to be recovered from: then the cluster cannot be looked for beforehand.
         let asleep = notes.diagnosis.as_ref().is_some_and(|diagnosis| diagnosis.needs(Part::Node));
         if !asleep {
-            steps.push(step(StepId::Cluster, vec![StepId::Tools], lab));
-        }
-        for step in &mut steps {
-            step.role = Role::Need;
+            steps.push(build::step(StepId::Cluster, vec![StepId::Tools], Role::Need, lab));
         }
         let mut before: Vec<StepId> = steps.iter().rev().take(1).map(|step| step.id).collect();
         let mut push = |steps: &mut Vec<Step>, id: StepId, title: String, explanation: Option<Explanation>| {
-            let mut step = step(id, std::mem::take(&mut before), lab);
+            let mut step = build::step(id, std::mem::take(&mut before), Role::Goal, lab);
             step.title = title;
             step.timeout_s = timeout(id, lab);
             if let Some(explanation) = explanation {
@@ -135,18 +150,6 @@ impl Recovery {
             }
         }
         Plan { schema: Plan::SCHEMA, lab: lab.name.clone(), steps }
-    }
-}
-
-fn step(id: StepId, needs: Vec<StepId>, lab: &Lab) -> Step {
-    Step {
-        id,
-        title: build::title(id, lab),
-        role: Role::Goal,
-        needs,
-        timeout_s: build::timeout(id, lab),
-        finding: None,
-        explanation: explain(id, lab),
     }
 }
 

@@ -1,8 +1,19 @@
 //! Disasters and the way back: every drill with its recovery, the wreck of a rollback, and an outage that outlasts the
 //! SVIDs.
 
-use serde_json::{Value, json};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
+use coastal::engine::{self, Emitter, Event, RunInfo, Sink, What};
+use coastal::plan::{Goal, Notes, Recovery};
+use coastal::rehearsal::Fault;
+use coastal::session::Session;
+use coastal::steps::recover;
+use coastal::{observe, steps};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::rehearsed::Stage;
 use crate::support::{Ran, TestLab};
 
 fn lab() -> TestLab {
@@ -119,7 +130,7 @@ fn the_wreck_of_a_rollback_is_brought_back_by_recover_alone() {
     let ran = lab.rehearse("--fault rolled-back --output json recover").ok();
     let card = card(&ran);
     let broken = card["broken"].to_string();
-    for words in ["release: ", "servers: 0 of 3 serve", "webhook: ", "agents: "] {
+    for words in ["release: ", "servers: 0 of 3 serve", "agents: "] {
         assert!(broken.contains(words), "{words} in {broken}");
     }
     assert_eq!((&card["current"]["server"], &card["current"]["agent"]), (&json!("1.9.6"), &json!("1.9.6")));
@@ -139,11 +150,66 @@ fn the_wreck_of_a_rollback_is_brought_back_by_recover_alone() {
 
 #[test]
 fn other_wrecks_are_brought_back_too() {
-    for (fault, says) in [("release-pending=3600", "pending"), ("rolled-back=1", "nothing is broken")] {
+    for (fault, says) in [("release-pending=3600", "is pending-upgrade"), ("rolled-back=1", "revision 2 is failed")] {
         let lab = lab();
-        let ran = lab.rehearse(&format!("--fault {fault} recover")).ok();
-        assert!(ran.out.contains(says) || ran.err.contains(says) || ran.err.contains("BROKEN"), "{ran:?}");
+        lab.rehearse(&format!("--fault {fault} recover")).ok().says(says);
         whole(&lab);
+    }
+}
+
+/// The lab's databases and their clock are the world's: an outage of five hours takes no time.
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_five_hours_outlasts_the_svids() {
+    let stage = Stage::new().await;
+    stage.make(Goal::Up).await;
+    let session = || Session::new(stage.lab.clone(), stage.rehearsal.world(), stage.paths.clone());
+    let cancel = CancellationToken::new();
+    let held = async || Box::pin(observe::status(&session(), &cancel)).await.unwrap().workload.with_svid;
+    let began = stage.rehearsal.world().clock.now();
+    assert_eq!(held().await, 5);
+    stage.rehearsal.inject(Fault::DatabaseUnreachable);
+    tokio::time::sleep(Duration::from_secs(3 * 3600)).await;
+    assert_eq!(held().await, 5, "what was issued for four hours is good for three");
+    let looking = session();
+    let (_, diagnosis) = recover::examine(&observe::looking(&looking, &cancel)).await.unwrap();
+    assert!(diagnosis.budget.unwrap().half_is_gone(), "{diagnosis:#?}");
+    tokio::time::sleep(Duration::from_secs(2 * 3600)).await;
+    assert_eq!(held().await, 0, "and not for five");
+    let looking = session();
+    let (_, diagnosis) = recover::examine(&observe::looking(&looking, &cancel)).await.unwrap();
+    assert!(diagnosis.budget.unwrap().is_spent());
+    let broken = diagnosis.broken().join("\n");
+    assert!(broken.contains("database: ") && broken.contains("expired at"), "{broken}");
+
+    stage.rehearsal.cure("database-unreachable");
+    let notes = Notes { diagnosis: Some(diagnosis), ..Notes::new(began) };
+    let recovery = Recovery::new(notes);
+    let plan = recovery.plan(&stage.lab);
+    let session = Session::with_recovery(stage.lab.clone(), stage.rehearsal.world(), stage.paths.clone(), recovery);
+    let cards = Arc::new(Cards::default());
+    let emitter = Emitter::new(Arc::clone(&session.world.clock), Arc::clone(&cards) as Arc<dyn Sink>);
+    let result = engine::execute(&plan, &RunInfo::default(), &steps::body, &session, &emitter, &cancel).await;
+    assert_eq!(result.outcome, engine::Outcome::Ok, "{:?}", result.failure);
+    let card = cards.0.lock().unwrap().pop().unwrap();
+    assert_eq!(card["verdict"], "broken");
+    let hour = 3_600_000;
+    // Each pod was without from the fourth hour on, and a little longer than to the fifth.
+    let range = 5 * (hour - 60_000)..5 * (hour + 300_000);
+    assert!(range.contains(&without(&card)), "{card:#}");
+    assert_eq!(card["workloads"].as_array().unwrap().len(), 5);
+}
+
+/// Keeps the scorecards of a run.
+#[derive(Default)]
+struct Cards(Mutex<Vec<Value>>);
+
+impl Sink for Cards {
+    fn take(&self, event: &Event) {
+        if let What::StepReport { report, .. } = &event.what
+            && report["kind"] == "scorecard"
+        {
+            self.0.lock().unwrap().push(report.clone());
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use crate::spire::recovery::Facts;
 use crate::spire::recovery::diagnosis::distrust;
 use crate::spire::recovery::facts::{AgentPod, PodState};
 use crate::spire::recovery::loss::{TrustAfter, reaction};
-use crate::steps::recover::{look, recovery, servers};
+use crate::steps::recover::{examine, look, recovery, servers};
 use crate::steps::{live, reach, spire};
 
 /// Agents ask their servers every five seconds: after three rounds one that does not trust them has said so.
@@ -63,7 +63,8 @@ async fn gone(cx: &StepContext, cluster: &Cluster) -> Result<(), Failure> {
 #[async_trait]
 impl Body for Agents {
     async fn check(&self, cx: &StepContext) -> Result<Finding, Failure> {
-        let (facts, trust) = (look(cx).await?, expected(cx)?);
+        let (facts, _) = examine(cx).await?;
+        let trust = expected(cx)?;
         let agents = &facts.agents;
         if let Some((agent, why)) = stale(&facts, trust).first() {
             return Ok(Finding::Differs(format!("{}: {why}", agent.name)));
@@ -79,13 +80,13 @@ impl Body for Agents {
     }
 
     async fn run(&self, cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
-        let trust = expected(cx)?;
         let begun = tokio::time::Instant::now();
-        let facts = loop {
-            let facts = look(cx).await?;
+        let (facts, trust) = loop {
+            let (facts, _) = examine(cx).await?;
+            let trust = expected(cx)?;
             let watched = trust == TrustAfter::ByAnother && !proven(&facts) && begun.elapsed() < ROUNDS;
             if !watched || !stale(&facts, trust).is_empty() {
-                break facts;
+                break (facts, trust);
             }
             cx.progress("watching whether the agents trust the new authorities");
             cx.sleep(Duration::from_secs(2)).await?;

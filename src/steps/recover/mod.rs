@@ -53,6 +53,9 @@ pub(super) fn recovery(cx: &StepContext) -> Result<&Recovery, Failure> {
 pub async fn examine(cx: &StepContext) -> Result<(Facts, Diagnosis), Failure> {
     let facts = look(cx).await?;
     let diagnosis = diagnose(&facts);
+    if let Some(recovery) = &cx.session.recovery {
+        recovery.notes().absorb(&diagnosis);
+    }
     Ok((facts, diagnosis))
 }
 

@@ -4,7 +4,6 @@
 use async_trait::async_trait;
 use k8s_openapi::api::apps::v1::{DaemonSet, StatefulSet};
 
-use crate::config::ChartRef;
 use crate::engine::{Body, StepContext};
 use crate::error::Failure;
 use crate::plan::Finding;
@@ -20,28 +19,20 @@ use crate::steps::{fetch, reach};
 pub(super) struct Release;
 
 /// What is gone back to: chart and images.
-fn wanted(cx: &StepContext, facts: &Facts) -> Result<(ChartRef, Images), Failure> {
+fn aim(cx: &StepContext, facts: &Facts) -> Result<Aim, Failure> {
     let current = versions(facts)?;
     let chart = match &current.chart {
         Some(version) => source::source(cx, "spire", version)?,
         None => cx.session.lab.spire.chart.clone(),
     };
-    Ok((chart, Images { server: current.server, agent: current.agent }))
-}
-
-async fn at_hand(cx: &StepContext, chart: &ChartRef) -> Result<(), Failure> {
-    let source = std::slice::from_ref(chart);
-    if !fetch::at_hand(cx, source)?.is_satisfied() {
-        source::bring(cx, source).await?;
-    }
-    Ok(())
+    Ok(Aim::settled(chart, Images { server: current.server, agent: current.agent }))
 }
 
 #[async_trait]
 impl Body for Release {
     async fn check(&self, cx: &StepContext) -> Result<Finding, Failure> {
         let facts = look(cx).await?;
-        let (chart, versions) = wanted(cx, &facts)?;
+        let aim = aim(cx, &facts)?;
         if !facts.servers.there {
             return Ok(Finding::Missing("the servers' StatefulSet is not there".into()));
         }
@@ -52,29 +43,31 @@ impl Body for Release {
             return Ok(Finding::Differs(format!("the StatefulSet asks for {} servers", facts.servers.asked)));
         }
         for (what, template, wanted) in [
-            ("servers", &facts.servers.template, &versions.server),
-            ("agents", &facts.agents.template, &versions.agent),
+            ("servers", &facts.servers.template, &aim.images.server),
+            ("agents", &facts.agents.template, &aim.images.agent),
         ] {
             if template.as_ref() != Some(wanted) {
                 let asks = template.as_ref().map_or_else(|| "no known version".to_owned(), ToString::to_string);
                 return Ok(Finding::Differs(format!("the {what}' template asks for {asks}, not {wanted}")));
             }
         }
-        let at_hand = fetch::at_hand(cx, [&chart])?;
+        let at_hand = fetch::at_hand(cx, [&aim.chart])?;
         if !at_hand.is_satisfied() {
             return Ok(Finding::Differs(at_hand.detail().to_owned()));
         }
-        Aim::settled(chart, versions).check(cx).await
+        aim.check(cx).await
     }
 
     async fn run(&self, cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
         let facts = look(cx).await?;
-        let (chart, versions) = wanted(cx, &facts)?;
+        let aim = aim(cx, &facts)?;
         if let Some(current) = &facts.current {
             cx.progress(format!("back to SPIRE {} (agents {}): {}", current.server, current.agent, current.because()));
         }
-        at_hand(cx, &chart).await?;
-        Aim::settled(chart, versions).apply(cx).await.map(drop)
+        if !fetch::at_hand(cx, [&aim.chart])?.is_satisfied() {
+            source::bring(cx, std::slice::from_ref(&aim.chart)).await?;
+        }
+        aim.apply(cx).await.map(drop)
     }
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {

@@ -33,8 +33,9 @@ pub async fn revisions(cx: &StepContext) -> Result<Vec<Revision>, Failure> {
 }
 
 fn revision(row: &HistoryRow, manifest: &str) -> Revision {
-    let objects: Vec<Value> =
-        serde_yaml::Deserializer::from_str(manifest).filter_map(|document| Value::deserialize(document).ok()).collect();
+    // After what is no YAML the deserializer hands out errors for ever.
+    let documents = serde_yaml::Deserializer::from_str(manifest);
+    let objects: Vec<Value> = documents.map_while(|document| Value::deserialize(document).ok()).collect();
     let image = |kind: &str, container: &str| {
         objects.iter().filter(|object| object["kind"] == kind).find_map(|object| {
             let containers = object.pointer("/spec/template/spec/containers")?.as_array()?;

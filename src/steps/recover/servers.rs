@@ -1,12 +1,14 @@
 //! Servers that serve again.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, Preconditions};
 
 use crate::engine::{Body, StepContext};
-use crate::error::Failure;
+use crate::error::{Failure, Kind};
 use crate::kube::{Cluster, api_failure};
 use crate::plan::Finding;
 use crate::spire::names;
@@ -18,15 +20,18 @@ use crate::steps::recover::{examine, versions};
 use crate::steps::upgrade::half;
 use crate::steps::{reach, spire};
 
+/// How often it is looked again, and with how much time left it is no more.
+const LOOK: Duration = Duration::from_secs(2);
+const LATE: Duration = Duration::from_secs(5);
+
 /// [`crate::spire::recovery::Part::Servers`].
 pub(super) struct Servers;
 
 /// Pods that have to go: time alone does not mend them.
 fn hopeless(facts: &Facts, diagnosis: &Diagnosis) -> Vec<String> {
-    // Processes that were up before the data store was lost believe in what is gone.
+    // Processes that were up before the data store was lost believe in what is gone, also those that are just coming.
     let all = diagnosis.outlook.as_ref().is_some_and(|outlook| outlook.restarts.servers) && facts.bundle.is_none();
-    let goes =
-        |state: &PodState| matches!(state, PodState::Broken(_)) || (all && !matches!(state, PodState::Starting(_)));
+    let goes = |state: &PodState| all || matches!(state, PodState::Broken(_));
     facts.servers.pods.iter().filter(|pod| goes(&pod.state)).map(|pod| pod.name.clone()).collect()
 }
 
@@ -81,10 +86,19 @@ impl Body for Servers {
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
         let lab = &cx.session.lab.spire;
         let cluster = reach::cluster(cx).await?;
-        half::roll_servers(cx, &cluster).await.map_err(|failure| {
-            failure.next("`coastal logs server` shows what the servers say; then `coastal recover` again")
-        })?;
-        let healthy = spire::healthy(cx).await?;
+        let healthy = loop {
+            half::roll_servers(cx, &cluster).await.map_err(|failure| {
+                failure.next("`coastal logs server` shows what the servers say; then `coastal recover` again")
+            })?;
+            match spire::healthy(cx).await {
+                Ok(healthy) => break healthy,
+                Err(failure) if failure.kind == Kind::Interrupted || cx.remaining() < LATE => return Err(failure),
+                // Ready was true when it was looked; it need not stay so.
+                Err(failure) => cx.progress(failure.message),
+            }
+            self.run(cx, &Finding::Satisfied(String::new())).await?;
+            cx.sleep(LOOK).await?;
+        };
         let live = Live::look(cx).await?;
         let template = live.server_template.clone();
         let template =

@@ -31,8 +31,8 @@ pub(super) const HELM_RELEASE: &str = "meta.helm.sh/release-name";
 
 /// The release as it is to be.
 pub(in crate::steps) struct Aim {
-    pub(super) chart: ChartRef,
-    pub(super) images: Images,
+    pub(in crate::steps) chart: ChartRef,
+    pub(in crate::steps) images: Images,
     pub(super) phase: Phase,
 }
 

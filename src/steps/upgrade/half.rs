@@ -229,7 +229,7 @@ pub(in crate::steps) async fn roll_servers(cx: &StepContext, cluster: &Cluster) 
 ///
 /// # Errors
 /// An agent cannot start, or it takes too long.
-pub(in crate::steps) async fn roll_agents(cx: &StepContext, to: &Version) -> Result<String, Failure> {
+pub(super) async fn roll_agents(cx: &StepContext, to: &Version) -> Result<String, Failure> {
     let spire = &cx.session.lab.spire;
     let cluster = reach::cluster(cx).await?;
     let places = [(spire.system_namespace.as_str(), names::AGENT_SELECTOR)];
