@@ -137,9 +137,9 @@ fn without_named(line: &str) -> String {
         out.push_str(&rest[at..=at]);
         rest = after;
         let name_at = before.trim_end_matches(['"', '\'', '\\', ' ']);
-        let from =
-            name_at.rfind(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))).map_or(0, |at| at + 1);
-        if !is_secret_name(&name_at[from..]) {
+        let of_a_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        let name = name_at.rsplit(|c| !of_a_name(c)).next().unwrap_or_default();
+        if !is_secret_name(name) {
             continue;
         }
         let value = after.trim_start_matches([' ', '"', '\'', '\\']);

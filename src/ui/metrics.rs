@@ -167,7 +167,17 @@ mod tests {
     #[test]
     fn with_and_without_unicode_and_in_twenty_columns() {
         let plain = Style { colour: false, unicode: true };
-        insta::assert_snapshot!(render(&metrics(), plain, None), @"");
+        insta::assert_snapshot!(render(&metrics(), plain, None), @r"
+        targets: 1 of 2 up
+          ✗ spire-server-1 (http://10.0.0.2:9988): connection refused
+          ✗ no target in spire-system: its PodMonitor selects nothing, or Prometheus has not read it yet
+
+        METRIC               OF               NOW    LEAST  MOST    LAST 1H 00M
+        X.509 CA: time left  spire-server-0   -5.0s  -5.0s  2h 00m  █▅▁
+        agents refused (!)   Unauthenticated  2      0      2       ▁▁█
+
+        no data: agent up for
+        ");
         let ascii = render(&metrics(), Style { colour: false, unicode: false }, Some(120));
         assert!(ascii.is_ascii(), "{ascii}");
         let narrow = render(&metrics(), plain, Some(20));

