@@ -164,7 +164,7 @@ async fn an_outage_of_five_hours_outlasts_the_svids() {
     stage.make(Goal::Up).await;
     let session = || Session::new(stage.lab.clone(), stage.rehearsal.world(), stage.paths.clone());
     let cancel = CancellationToken::new();
-    let held = async || observe::status(&session(), &cancel).await.unwrap().workload.with_svid;
+    let held = async || Box::pin(observe::status(&session(), &cancel)).await.unwrap().workload.with_svid;
     let began = stage.rehearsal.world().clock.now();
     assert_eq!(held().await, 5);
     stage.rehearsal.inject(Fault::DatabaseUnreachable);

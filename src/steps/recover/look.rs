@@ -46,6 +46,7 @@ const ASKING: Duration = Duration::from_secs(12);
 ///
 /// # Errors
 /// The cluster is not the lab's, or there is none.
+#[must_use = "it only looks once it is awaited"]
 pub fn look(cx: &StepContext) -> BoxFuture<'_, Result<Facts, Failure>> {
     // So many questions at once are a large future; it lies on the heap once, not in each who asks.
     Box::pin(everything(cx))
