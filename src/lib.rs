@@ -9,6 +9,7 @@
 //! | [`spire`] | what SPIRE is: names, values, versions, the types of its JSON output |
 //! | [`observe`] | the present, read live |
 //! | [`plan`] | pure: a graph of steps as data |
+//! | [`backup`] | archives of everything that SPIRE cannot make anew |
 //! | [`engine`] | executes a plan, emits events, journals them |
 //! | [`steps`] | what a step does |
 //! | [`tools`] | the only place that starts processes; kind, helm, kubectl, docker |
@@ -20,6 +21,7 @@
 //! Nothing above [`world`] knows which world it is in. `plan` does no I/O.
 
 pub mod assets;
+pub mod backup;
 pub mod cli;
 pub mod config;
 pub mod engine;

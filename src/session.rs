@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::config::Lab;
 use crate::kube::Cluster;
-use crate::plan::{Change, Containment, Recovery, Rotation};
+use crate::plan::{Backing, Change, Containment, Recovery, Restoration, Rotation};
 use crate::world::World;
 
 /// The lab, its world, its files, and its cluster once it was reached and proven.
@@ -26,6 +26,10 @@ pub struct Session {
     pub recovery: Option<Recovery>,
     /// The key rotation that is carried out; absent for every command but `rotate`.
     pub rotation: Option<Rotation>,
+    /// The backup that is taken; absent for every command but `backup`.
+    pub backup: Option<Backing>,
+    /// The backup that is brought back; absent for every command but `restore`.
+    pub restore: Option<Restoration>,
     /// Set once the cluster was reached and proven to be the lab's.
     pub cluster: OnceLock<Cluster>,
 }
@@ -47,6 +51,8 @@ impl Session {
             containment: None,
             recovery: None,
             rotation: None,
+            backup: None,
+            restore: None,
             cluster: OnceLock::new(),
         }
     }
@@ -79,6 +85,20 @@ impl Session {
     #[must_use]
     pub fn with_rotation(lab: Lab, world: World, paths: Paths, rotation: Rotation) -> Arc<Self> {
         Arc::new(Session { rotation: Some(rotation), ..Session::plain(lab, world, paths) })
+    }
+}
+
+impl Session {
+    /// A session that takes a backup.
+    #[must_use]
+    pub fn with_backup(lab: Lab, world: World, paths: Paths, backup: Backing) -> Arc<Self> {
+        Arc::new(Session { backup: Some(backup), ..Session::plain(lab, world, paths) })
+    }
+
+    /// A session that brings a backup back.
+    #[must_use]
+    pub fn with_restore(lab: Lab, world: World, paths: Paths, restore: Restoration) -> Arc<Self> {
+        Arc::new(Session { restore: Some(restore), ..Session::plain(lab, world, paths) })
     }
 }
 
@@ -154,6 +174,18 @@ impl Paths {
     #[must_use]
     pub fn drill(&self) -> PathBuf {
         self.state.join("drill.json")
+    }
+
+    /// Backups, unless lab.toml names another place.
+    #[must_use]
+    pub fn backups(&self) -> PathBuf {
+        self.state.join("backups")
+    }
+
+    /// What a restore has taken aside, until what it brought has passed its gate.
+    #[must_use]
+    pub fn aside(&self) -> PathBuf {
+        self.state.join("restore")
     }
 
     /// One directory per run: `plan.json`, `events.jsonl`.

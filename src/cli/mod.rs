@@ -2,6 +2,7 @@
 
 mod agents;
 mod audit;
+mod backup;
 mod bundle;
 mod change;
 mod contain;
@@ -15,6 +16,7 @@ mod outside;
 mod plan;
 mod recover;
 mod rehearse;
+mod restore;
 mod rotate;
 mod status;
 mod upgrade;
@@ -166,6 +168,10 @@ enum Command {
     Agents(agents::AgentsArgs),
     /// Cut off an identity, or everything of a namespace, so that it stays cut off
     Contain(contain::ContainArgs),
+    /// Back up the database, the CA keys and what is around them, or tell what backups are worth
+    Backup(backup::BackupArgs),
+    /// Bring a backup back, CA and all
+    Restore(restore::RestoreArgs),
     /// Let Prometheus see the SPIRE servers and agents
     PatchMonitors,
     /// Remove the workload, the pirate ship and the database
@@ -260,6 +266,8 @@ async fn on(command: &Command, global: &Global, ui: &Ui, line: &str, outside: &O
         Command::Contain(args) => Box::pin(contain::run(args, global, ui, line, outside)).await,
         Command::Drill(args) => Box::pin(drill::run(args, global, ui, line, outside)).await,
         Command::Recover => Box::pin(recover::run(global, ui, line, outside)).await,
+        Command::Backup(args) => Box::pin(backup::run(args, global, ui, line, outside)).await,
+        Command::Restore(args) => Box::pin(restore::run(args, global, ui, line, outside)).await,
         Command::Rotate(args) => Box::pin(rotate::run(args, global, ui, line, outside)).await,
         Command::ClusterUp { adopt: true } => Box::pin(goal::adopt(global, ui, line, outside)).await,
         Command::BuildLoadImage { dir: Some(dir) } => Box::pin(goal::build_from(dir, global, ui, line, outside)).await,
@@ -311,6 +319,8 @@ fn goal_of(command: &Command) -> Option<Goal> {
         | Command::Contain(_)
         | Command::Drill(_)
         | Command::Recover
+        | Command::Backup(_)
+        | Command::Restore(_)
         | Command::Upgrade(_)
         | Command::Rotate(_)
         | Command::Workload(_) => return None,

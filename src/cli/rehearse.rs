@@ -159,10 +159,13 @@ fn precondition(command: &Command) -> Option<Before> {
         | Command::Recover
         | Command::Rotate(_)
         | Command::Audit(_)
+        | Command::Backup(_)
         | Command::Entries(_)
         | Command::Bundle(_)
         | Command::Agents(_) => Some(Before::Up),
         Command::Contain(_) => Some(Before::Pirates),
+        // A world begins with a restore as a cluster does.
+        Command::Restore(_) => Some(Before::NeedsOf(Goal::Namespaces)),
         Command::Plan(_) => None,
         other => goal_of(other).map(|goal| match goal {
             Goal::Up | Goal::ClusterUp | Goal::AddRepos => Before::Nothing,

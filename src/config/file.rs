@@ -11,8 +11,9 @@ use crate::config::PullPolicy;
 use crate::config::problems::Place;
 use crate::config::reader::{At, Table};
 use crate::config::syntax::{
-    ACCOUNT_GLOB, BUILT_IMAGE, BYTES, CLUSTER_NAME, COUNTRY, CPU, DNS_LABEL, DURATION, IDENTITY_GLOB, IMAGE, KIND_NAME,
-    NAME, NAMESPACE_GLOB, PATH, RELEASE, REQUIREMENT, SQL_NAME, SUBJECT, TRUST_DOMAIN, URL, URL_OR_PATH, VERSION,
+    ACCOUNT_GLOB, AGE, BUILT_IMAGE, BYTES, CLUSTER_NAME, COUNTRY, CPU, DNS_LABEL, DURATION, IDENTITY_GLOB, IMAGE,
+    KIND_NAME, NAME, NAMESPACE_GLOB, PATH, RECIPIENT, RELEASE, REQUIREMENT, SQL_NAME, SUBJECT, TRUST_DOMAIN, URL,
+    URL_OR_PATH, VERSION,
 };
 
 /// The schema that this program reads.
@@ -48,6 +49,8 @@ pub struct LabFile {
     pub images: ImagesTable,
     /// `[identities]`
     pub identities: IdentitiesTable,
+    /// `[backup]`
+    pub backup: BackupTable,
     /// `[timeouts]`
     pub timeouts: TimeoutsTable,
 }
@@ -178,6 +181,16 @@ pub struct IdentitiesTable {
     pub service_accounts: Option<Vec<At<String>>>,
 }
 
+/// `[backup]`
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "the fields are the keys, documented in lab.toml")]
+pub struct BackupTable {
+    pub dir: Field<String>,
+    pub recipients: Option<Vec<At<String>>>,
+    pub keep: Field<u16>,
+    pub max_age: Field<Duration>,
+}
+
 /// `[timeouts]`
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "the fields are the keys, documented in lab.toml")]
@@ -213,6 +226,7 @@ impl LabFile {
             malicious_image: malicious.text("image", &IMAGE),
             images: ImagesTable::read(root.table("images")),
             identities: IdentitiesTable::read(root.table("identities")),
+            backup: BackupTable::read(root.table("backup")),
             timeouts: TimeoutsTable::read(root.table("timeouts")),
             cluster,
         };
@@ -421,6 +435,19 @@ impl IdentitiesTable {
         };
         table.finish();
         identities
+    }
+}
+
+impl BackupTable {
+    fn read(table: Table<'_>) -> Self {
+        let backup = BackupTable {
+            dir: table.text("dir", &PATH),
+            recipients: table.list("recipients", &RECIPIENT),
+            keep: table.number("keep", 1..=10_000),
+            max_age: table.text("max-age", &AGE),
+        };
+        table.finish();
+        backup
     }
 }
 

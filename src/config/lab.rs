@@ -36,6 +36,8 @@ pub struct Lab {
     pub images: ImageSpec,
     /// The allow-list of `audit`.
     pub identities: Identities,
+    /// Where backups go, who may open them, and how many are kept.
+    pub backup: BackupSpec,
     /// How long things may take.
     pub timeouts: Timeouts,
 }
@@ -308,6 +310,19 @@ pub struct Identities {
     pub namespaces: Vec<String>,
     /// `NAMESPACE/ACCOUNT` under which pods may run.
     pub service_accounts: Vec<String>,
+}
+
+/// Backups.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackupSpec {
+    /// The directory; absent: `backups` in the lab's state directory.
+    pub dir: Option<PathBuf>,
+    /// Recipients of age's, who can open them.
+    pub recipients: Vec<String>,
+    /// How many are kept, at least one.
+    pub keep: usize,
+    /// How old they may get.
+    pub max_age: Option<Duration>,
 }
 
 /// How long things may take.

@@ -12,7 +12,7 @@ mod syntax;
 mod write;
 
 pub use lab::{
-    CaSubject, ChartRef, ClusterSpec, DatabaseSpec, Identities, ImageSpec, Lab, MaliciousSpec, ManifestRef,
+    BackupSpec, CaSubject, ChartRef, ClusterSpec, DatabaseSpec, Identities, ImageSpec, Lab, MaliciousSpec, ManifestRef,
     MonitoringSpec, Provider, PullPolicy, SpireSpec, Timeouts, ToolRequirements, WorkloadSpec,
 };
 pub use load::{DEFAULT, embedded, load};

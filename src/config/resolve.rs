@@ -10,7 +10,7 @@ use crate::config::problems::Source;
 use crate::config::reader::At;
 use crate::config::syntax::is_url;
 use crate::config::{
-    CaSubject, ChartRef, ClusterSpec, DatabaseSpec, Identities, ImageSpec, Lab, MaliciousSpec, ManifestRef,
+    BackupSpec, CaSubject, ChartRef, ClusterSpec, DatabaseSpec, Identities, ImageSpec, Lab, MaliciousSpec, ManifestRef,
     MonitoringSpec, Provider, SpireSpec, Timeouts, ToolRequirements, WorkloadSpec,
 };
 
@@ -100,6 +100,12 @@ pub(super) fn resolve(file: LabFile, path: Option<PathBuf>, base: &Base, source:
             archives: file.images.archives?.iter().map(|archive| base.path(&archive.value)).collect(),
         },
         identities,
+        backup: BackupSpec {
+            dir: base.optional(file.backup.dir),
+            recipients: file.backup.recipients?.into_iter().map(|at| at.value).collect(),
+            keep: usize::from(value(file.backup.keep)?),
+            max_age: value(file.backup.max_age),
+        },
         timeouts: Timeouts {
             cluster: value(timeouts.cluster)?,
             download: value(timeouts.download)?,

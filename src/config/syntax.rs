@@ -105,6 +105,24 @@ pub(super) const BYTES: Rule<String> = Rule {
 pub(super) const DURATION: Rule<Duration> =
     Rule { expected: "a duration from `1s` to `24h` like `90s`, `5m` or `1h30m`", read: duration };
 
+/// An age, in days as well.
+pub(super) const AGE: Rule<Duration> = Rule {
+    expected: "an age in days up to `3650d`, or a duration from `1s` to `24h`",
+    read: |text| match text.strip_suffix('d') {
+        Some(days) if days.bytes().all(|b| b.is_ascii_digit()) => {
+            let days: u64 = days.parse().ok().filter(|days| (1..=3650).contains(days))?;
+            Some(Duration::from_secs(days * 24 * 3600))
+        }
+        _ => duration(text),
+    },
+};
+
+/// Who may open backups.
+pub(super) const RECIPIENT: Rule<String> = Rule {
+    expected: "a recipient of age's, as `age-keygen` prints it: `age1…`",
+    read: |text| when(crate::backup::seal::is_recipient(text), text),
+};
+
 /// A web address.
 pub(super) const URL: Rule<String> =
     Rule { expected: "an address that starts with `https://` or `http://`", read: |text| when(is_url(text), text) };
@@ -381,6 +399,17 @@ mod tests {
     fn quantities() {
         check(&CPU, &["50m", "0.5", "1", "2"], &["", "0", "0m", "-1", "1Gi", "m", "fast"]);
         check(&BYTES, &["64Mi", "1Gi", "1e9", "128M"], &["", "0", "1m", "64mb", "Gi", "-1Gi"]);
+    }
+
+    #[test]
+    fn ages() {
+        check(&AGE, &["1d", "30d", "3650d", "12h"], &["0d", "3651d", "d", "-1d", "+1d", "1.5d", "48h", ""]);
+    }
+
+    #[test]
+    fn recipients() {
+        let ours = age::x25519::Identity::generate().to_public().to_string();
+        check(&RECIPIENT, &[ours.as_str()], &["", "age1", &ours.replace("age1", "age2"), "ssh-ed25519 AAAA"]);
     }
 
     #[test]

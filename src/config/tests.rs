@@ -96,6 +96,8 @@ fn the_default_speaks_of_every_key() {
         "agent-version",
         "crds-chart",
         "common-name",
+        "dir",
+        "max-age",
     ] {
         let commented = DEFAULT.lines().any(|line| line.trim_start().starts_with('#') && line.contains(key));
         assert!(commented, "lab.toml does not mention `{key}`");

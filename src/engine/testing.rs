@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{
-    CaSubject, ChartRef, ClusterSpec, DatabaseSpec, Identities, ImageSpec, Lab, MaliciousSpec, Provider, PullPolicy,
-    SpireSpec, Timeouts, ToolRequirements, WorkloadSpec,
+    BackupSpec, CaSubject, ChartRef, ClusterSpec, DatabaseSpec, Identities, ImageSpec, Lab, MaliciousSpec, Provider,
+    PullPolicy, SpireSpec, Timeouts, ToolRequirements, WorkloadSpec,
 };
 use crate::engine::{Body, Emitter, Event, RunInfo, RunResult, Sink, StepContext, execute};
 use crate::error::Failure;
@@ -271,6 +271,7 @@ fn lab() -> Lab {
             memory: "32Mi".into(),
         },
         malicious: MaliciousSpec { image: "nginx:1.25".into() },
+        backup: BackupSpec { dir: None, recipients: Vec::new(), keep: 14, max_age: None },
         images: ImageSpec { pull: PullPolicy::IfNotPresent, archives: Vec::new() },
         identities: Identities::default(),
         timeouts: Timeouts { cluster: time, download: time, image: time, rollout: time, identity: time, removal: time },

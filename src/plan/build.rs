@@ -215,6 +215,8 @@ fn rests_on(step: StepId) -> &'static [StepId] {
         S::Hop(_) | S::Rotate(_) | S::Continuity | S::Recover(_) | S::Drill(_) => &[],
         // So does a containment.
         S::CutOff | S::EntriesGone | S::AgentsSynced | S::IncidentReport | S::UndoContainment => &[],
+        // And a backup, and what brings it back.
+        S::Backup | S::Restore(_) => &[],
         S::Repos
         | S::Cluster
         | S::RemoveWorkload
@@ -358,6 +360,8 @@ pub fn command_for(step: StepId) -> &'static str {
         S::CutOff | S::EntriesGone | S::AgentsSynced | S::IncidentReport => "coastal contain",
         S::UndoContainment => "coastal contain --undo",
         S::Rotate(_) => "coastal rotate",
+        S::Backup => "coastal backup",
+        S::Restore(_) => "coastal restore",
     }
 }
 
@@ -379,6 +383,8 @@ pub(super) fn timeout(step: StepId, lab: &Lab) -> u64 {
         | S::UndoContainment
         | S::Recover(_)
         | S::Drill(_)
+        | S::Backup
+        | S::Restore(_)
         | S::Hop(_)
         | S::Rotate(_) => timeouts.rollout,
         // Two rounds of the controller manager are watched beside.
@@ -464,5 +470,7 @@ pub(super) fn title(step: StepId, lab: &Lab) -> String {
         S::Recover(_) | S::Drill(_) => step.to_string(),
         S::Hop(hop) => hop.to_string(),
         S::Rotate(step) => step.to_string(),
+        S::Backup => "back up the database, the servers' keys, and what is around them".into(),
+        S::Restore(_) => step.to_string(),
     }
 }

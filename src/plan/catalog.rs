@@ -228,7 +228,10 @@ pub fn explain(step: StepId, lab: &Lab) -> Explanation {
         | StepId::UndoContainment
         // And a recovery on what is broken.
         | StepId::Recover(_)
-        | StepId::Drill(_) => (String::new(), Vec::new()),
+        | StepId::Drill(_)
+        // And a backup, and its way back.
+        | StepId::Backup
+        | StepId::Restore(_) => (String::new(), Vec::new()),
     };
     Explanation { why, by_hand }
 }

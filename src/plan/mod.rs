@@ -3,12 +3,14 @@
 //! A plan is computed from the lab and from what was observed, printed by `coastal plan` and `--dry-run`,
 //! carried in the first event of a run, and executed by [`crate::engine`]. Nothing here does I/O.
 
+mod backup;
 mod build;
 mod catalog;
 mod change;
 mod containment;
 mod hop;
 mod recover;
+mod restore;
 mod rotate;
 
 use std::collections::BTreeMap;
@@ -18,12 +20,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::spire::recovery::{Drill, Part};
 
+pub use backup::Backing;
 pub use build::{Goal, build, command_for, is_inside_cluster, needs_of};
 pub use catalog::{Explanation, explain};
 pub use change::Change;
 pub use containment::{Containment, RECONCILE_S, SYNC_S};
 pub use hop::{HopPart, HopStep};
 pub use recover::{Notes, Recovery};
+pub use restore::{Restoration, RestorePart};
 pub use rotate::{RotatePart, RotateStep, Rotation};
 
 /// What a step does, and its stable identity. The kebab-case form is the id in events, plans and journals.
@@ -112,6 +116,8 @@ pub enum StepId {
     IncidentReport,
     /// What a containment stopped runs again.
     UndoContainment,
+    /// A backup is taken.
+    Backup,
     /// A part of one hop of a change of versions.
     #[serde(untagged)]
     Hop(HopStep),
@@ -121,6 +127,9 @@ pub enum StepId {
     /// A disaster on purpose.
     #[serde(untagged)]
     Drill(Drill),
+    /// A part of a restore.
+    #[serde(untagged)]
+    Restore(RestorePart),
     /// A step of a key rotation.
     #[serde(untagged)]
     Rotate(RotateStep),

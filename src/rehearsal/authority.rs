@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use jiff::{SignedDuration, Timestamp};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ED25519, SanType, SerialNumber,
+    KeyUsagePurpose, PKCS_ED25519, PublicKeyData as _, SanType, SerialNumber,
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -95,10 +95,20 @@ fn params(seed: &str, uri: &str, (now, expires): (Timestamp, Timestamp)) -> Resu
 }
 
 fn key_of(seed: &str) -> Result<KeyPair, Trouble> {
+    KeyPair::from_pkcs8_der_and_sign_algo(&private_key(seed).into(), &PKCS_ED25519)
+}
+
+/// The private key of an authority, as a key manager keeps it on disk: PKCS #8.
+pub(super) fn private_key(seed: &str) -> Vec<u8> {
     // PKCS #8 of an Ed25519 key (RFC 8410) is this prefix and the 32 bytes of the key.
     let mut der = vec![0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
     der.extend_from_slice(&Sha256::digest(format!("key of {seed}")));
-    KeyPair::from_pkcs8_der_and_sign_algo(&der.into(), &PKCS_ED25519)
+    der
+}
+
+/// The public key that goes with it: PKIX.
+pub(super) fn public_key(seed: &str) -> Result<Vec<u8>, Trouble> {
+    Ok(key_of(seed)?.subject_public_key_info())
 }
 
 /// A JWT key's id: 32 letters and digits, as SPIRE makes them.

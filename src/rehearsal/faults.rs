@@ -75,6 +75,8 @@ pub enum Fault {
     FetchMissing(String),
     /// Somebody has deleted the servers' StatefulSet and tried to heal that with `helm rollback spire REVISION`.
     RolledBack(u32),
+    /// `pg_dump` is older than the server, and refuses.
+    DumpMismatch,
 }
 
 /// A fault's name, what follows its `=`, and what it is.
@@ -130,6 +132,7 @@ impl Fault {
             "[REVISION]",
             "the servers' StatefulSet was deleted, and `helm rollback spire REVISION` was to heal it (1)",
         ),
+        fault("dump-mismatch", "", "pg_dump is older than the server, and refuses"),
     ];
 
     /// The name, as in [`Fault::ALL`].
@@ -160,6 +163,7 @@ impl Fault {
             Fault::AgentNeverSyncs => 21,
             Fault::FetchMissing(_) => 22,
             Fault::RolledBack(_) => 23,
+            Fault::DumpMismatch => 24,
         };
         Self::ALL[index].name
     }
@@ -237,6 +241,7 @@ impl Fault {
             "rolled-back" => {
                 Fault::RolledBack(text("1").parse().map_err(|_| wrong("it takes a revision, like 1".to_owned()))?)
             }
+            "dump-mismatch" => Fault::DumpMismatch,
             _ => return Err(wrong("no such name".to_owned())),
         })
     }

@@ -9,8 +9,9 @@ use super::authority::{Authority, jwt_key_id};
 use super::cluster::Cluster;
 use super::faults::Fault;
 use super::kubectl::{inner_exit, no_program};
-use super::object::text;
+use super::object::{items, text};
 use super::process::{Ended, Process};
+use super::spire::keys::below_mount;
 use super::spire::{Database, Entry, Pass, Server, dump, struck_after_prepare};
 use super::{pods, spire};
 use crate::spire::rotation::KeyType;
@@ -28,6 +29,9 @@ pub(super) fn run(cluster: &Cluster, process: &Process<'_>, pod: &Value, contain
     match program {
         "spire-server" if image.contains("spire-server") => server(cluster, process, pod, container, rest),
         "spire-agent" if image.contains("spire-agent") => agent(cluster, process, pod, container, rest),
+        "cat" | "rm" | "sh" if image.contains("postgres") && !pods::is_database(container) => {
+            on_claim(cluster, process, pod, container, argv)
+        }
         "psql" | "pg_dump" | "pg_isready" | "sh" if image.contains("postgres") => postgres(cluster, process, pod, argv),
         // The images of SPIRE hold nothing else, not even a shell (facts, section 2).
         _ if image.contains("spiffe/") => Err(no_program(process, cluster, program)),
@@ -280,6 +284,37 @@ fn agent(cluster: &Cluster, process: &Process<'_>, pod: &Value, container: &Valu
     }
 }
 
+/// A shell of somebody's own on a claim of a server: the few words by which keys leave and enter it.
+fn on_claim(cluster: &Cluster, process: &Process<'_>, pod: &Value, container: &Value, argv: &[&str]) -> Ended {
+    let volume =
+        items(pod, "/spec/volumes").find(|volume| !text(volume, "/persistentVolumeClaim/claimName").is_empty());
+    let volume = volume.map(|volume| text(volume, "/name")).ok_or_else(|| process.unknown())?;
+    let file = |path| below_mount(container, volume, path).ok_or_else(|| process.unknown());
+    let home = pods::home(&cluster.store, pod);
+    let mut spire = cluster.spire();
+    match argv {
+        ["cat", path] => {
+            let Some(text) = spire.file(&home, file(path)?) else {
+                process.err(format!("cat: {path}: No such file or directory"));
+                return Err(inner_exit(process, 1));
+            };
+            process.out(text);
+            Ok(())
+        }
+        ["rm", "-f", path] => {
+            spire.remove_file(&home, file(path)?);
+            Ok(())
+        }
+        ["sh", "-c", _, _, path] if !process.stdin().is_empty() => {
+            spire.put_file(&home, file(path)?, process.stdin()).map_err(|words| {
+                process.err(words);
+                inner_exit(process, 1)
+            })
+        }
+        _ => Err(process.unknown()),
+    }
+}
+
 /// PostgreSQL's own programs, bare or by way of a shell; the query is what counts.
 fn postgres(cluster: &Cluster, process: &Process<'_>, pod: &Value, argv: &[&str]) -> Ended {
     let line = argv.join(" ");
@@ -308,6 +343,11 @@ fn postgres(cluster: &Cluster, process: &Process<'_>, pod: &Value, argv: &[&str]
         };
         process.err(format!("{program}: error: {why}"));
         return Err(inner_exit(process, if dumps { 1 } else { 2 }));
+    }
+    if dumps && cluster.faults().any(|fault| *fault == Fault::DumpMismatch) {
+        process.err("pg_dump: error: aborting because of server version mismatch");
+        process.err("pg_dump: detail: server version: 16.4; pg_dump version: 15.8");
+        return Err(inner_exit(process, 1));
     }
     let home = pods::home(&cluster.store, pod);
     let mut spire = cluster.spire();

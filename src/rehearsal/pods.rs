@@ -19,6 +19,11 @@ pub(super) fn container<'a>(pod: &'a Value, image: &str) -> Option<&'a Value> {
     items(pod, "/spec/containers").find(|container| text(container, "/image").contains(image))
 }
 
+/// Whether a container of PostgreSQL's image runs the server, and not a command of somebody's.
+pub(super) fn is_database(container: &Value) -> bool {
+    items(container, "/command").next().is_none()
+}
+
 /// The version in an image's reference: `1.7.2` of `ghcr.io/spiffe/spire-server:1.7.2`; empty if only a digest is given.
 pub(super) fn tag(image: &str) -> &str {
     let (name, otherwise) = image.split_once('@').map_or((image, "latest"), |(name, _)| (name, ""));

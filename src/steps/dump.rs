@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::engine::StepContext;
-use crate::error::{Failure, io_failure};
+use crate::error::{Failure, Kind, io_failure};
 use crate::files;
 use crate::spire;
 use crate::steps::{database, reach};
@@ -55,9 +55,7 @@ pub async fn take(cx: &StepContext, servers: Vec<Version>) -> Result<Dump, Failu
     let (migrations, code_version) = database::migrations(cx).await?;
     let code_version = Version::parse(&code_version)
         .map_err(|error| Failure::tool(format!("the database was written by SPIRE `{code_version}`: {error}")))?;
-    let output = cx.run(&in_database(cx, DUMP, None).secret_output()).await.map_err(|error| {
-        Failure::from(error).context("the database could not be dumped").next("`coastal status` shows how it is")
-    })?;
+    let output = cx.run(&command(cx)).await.map_err(|error| trouble(Failure::from(error)))?;
     let sql = output.stdout.into_bytes();
     if !ends_whole(&sql) {
         return Err(Failure::tool("pg_dump ended well, but its output is not whole")
@@ -82,6 +80,39 @@ pub async fn take(cx: &StepContext, servers: Vec<Version>) -> Result<Dump, Failu
     let text = serde_json::to_vec_pretty(&dump).map_err(|error| Failure::unexpected(error.to_string()))?;
     files::write_private(&directory.join(format!("{stem}.json")), &text)?;
     Ok(dump)
+}
+
+/// The command that dumps the database.
+#[must_use]
+pub fn command(cx: &StepContext) -> crate::tools::Command {
+    in_database(cx, DUMP, None).secret_output()
+}
+
+/// Why the database could not be dumped, and what to do about it.
+#[must_use]
+pub fn trouble(failure: Failure) -> Failure {
+    let says = |words: &str| failure.message.contains(words) || failure.facts.iter().any(|fact| fact.contains(words));
+    if says("server version mismatch") {
+        return failure
+            .context("the database could not be dumped: pg_dump is older than the server")
+            .first("use an image with the server's own pg_dump: `[database] image` in lab.toml");
+    }
+    if says(&format!("pods \"{}\" not found", database::POD)) {
+        return Failure { kind: Kind::Prerequisite, ..failure }
+            .context("the database could not be dumped: its pod is not there")
+            .first("`coastal recover` brings it back; `coastal status` shows how it is");
+    }
+    failure.context("the database could not be dumped").next("`coastal status` shows how it is")
+}
+
+/// Feeds SQL to the database, all of it or nothing. The servers must be down: what they wrote meanwhile would be lost in
+/// silence.
+///
+/// # Errors
+/// The database does not take it; then it is as it was before.
+pub async fn feed(cx: &StepContext, sql: Vec<u8>) -> Result<(), Failure> {
+    cx.run(&in_database(cx, RESTORE, Some(sql)).secret_output()).await?;
+    Ok(())
 }
 
 /// The dumps in `directory`, oldest first. What is no description of a whole dump is passed over.
@@ -119,10 +150,8 @@ pub async fn put_back(cx: &StepContext, dump: &Dump) -> Result<(), Failure> {
         return Err(Failure::refused(format!("the dump `{}` is of another trust domain", path.display()))
             .fact(format!("{}, and this lab's is {}", dump.trust_domain, cx.session.lab.spire.trust_domain)));
     }
-    cx.run(&in_database(cx, RESTORE, Some(sql)).secret_output()).await.map_err(|error| {
-        Failure::from(error).context(format!("the database did not take the dump `{}`", path.display()))
-    })?;
-    Ok(())
+    let taken = feed(cx, sql).await;
+    taken.map_err(|failure| failure.context(format!("the database did not take the dump `{}`", path.display())))
 }
 
 fn in_database(cx: &StepContext, script: &str, input: Option<Vec<u8>>) -> crate::tools::Command {

@@ -5,6 +5,7 @@
 
 mod addons;
 pub mod adopt;
+pub mod backup;
 mod capacity;
 pub mod chart_files;
 mod cluster;
@@ -29,6 +30,7 @@ pub mod reach;
 pub mod recover;
 pub mod registrations;
 pub mod release;
+pub mod restore;
 pub mod rotate;
 pub mod spire;
 #[cfg(test)]
@@ -90,6 +92,8 @@ pub fn body(step: StepId) -> Box<dyn Body> {
         S::Hop(step) => upgrade::body(step),
         S::Recover(part) => recover::body(part),
         S::Drill(drill) => Box::new(drill::Inject(drill)),
+        S::Backup => Box::new(backup::Take),
+        S::Restore(part) => restore::body(part),
         S::Rotate(step) => rotate::body(step),
     }
 }

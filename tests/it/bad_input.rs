@@ -124,6 +124,7 @@ fn every_fault_of_the_rehearsal_is_tried() {
         "server-loses-keys",
         "server-unreachable",
         "agent-never-syncs",
+        "dump-mismatch",
     ];
     for description in coastal::rehearsal::Fault::ALL {
         let name = description.name;

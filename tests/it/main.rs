@@ -3,6 +3,7 @@
 // Clippy lifts these in test functions only, not in what they share.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+mod backup;
 mod bad_input;
 mod commands;
 mod comparison;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::server::CONTAINER;
 use super::{Database, Journal, Pass, Server, Spire};
-use crate::rehearsal::authority::{Authority, jwt_key_id};
+use crate::rehearsal::authority::{Authority, jwt_key_id, public_key};
 use crate::rehearsal::faults::Fault;
 use crate::rehearsal::pods;
 use crate::spire::cli::X509Authority;
@@ -65,7 +65,8 @@ impl Database {
             row.extend(field(2, &message));
         }
         for authority in &self.jwt {
-            let mut message = field(2, jwt_key_id(&authority.seed).as_bytes());
+            let mut message = field(1, &public_key(&authority.seed).unwrap_or_default());
+            message.extend(field(2, jwt_key_id(&authority.seed).as_bytes()));
             message.push(3 << 3);
             message.extend(varint(u64::try_from(authority.expires.as_second()).unwrap_or_default()));
             message.extend(if tainted(authority) { vec![4 << 3, 1] } else { Vec::new() });
@@ -104,6 +105,11 @@ impl Spire {
         {
             journal.old.take_if(|old| !database.jwt.contains(old));
             journal.prepared.take_if(|next| !database.jwt.contains(next));
+            return;
+        }
+        let kept = self.disks.get(&server.disk).and_then(|disk| disk.jwt_journal(&database.jwt));
+        if let Some(journal) = kept {
+            self.jwt.insert(server.disk.clone(), journal);
             return;
         }
         let active = self.new_jwt(pass, server);
@@ -249,7 +255,7 @@ impl Spire {
 
     fn prepare_x509(&mut self, pass: &Pass<'_>, server: &mut Server) {
         let Some(disk) = self.disks.get_mut(&server.disk) else { return };
-        let next = disk.new_authority(&server.disk, &server.settings, pass.now);
+        let next = disk.new_authority(&server.disk, &server.settings, pass.now, Some(&server.journal.active));
         (server.journal.prepared, server.journal.old) = (Some(next.clone()), None);
         self.append(pass.now, server, next);
     }
@@ -343,6 +349,7 @@ impl Spire {
             }
             if let Some(disk) = self.disks.get_mut(&server.disk) {
                 disk.journal = None;
+                disk.keys.clear();
             }
         }
     }

@@ -10,6 +10,9 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::Timestamp;
 
 use super::Database;
+use super::authorities::id_of;
+use crate::spire::hex;
+use crate::spire::rotation::KeyType;
 
 const STATE: &str = "-- Rehearsal: ";
 const END: &str = "-- PostgreSQL database dump complete";
@@ -39,7 +42,10 @@ pub(in crate::rehearsal) fn write(database: &Database, now: Timestamp) -> String
             database
                 .bundle
                 .first()
-                .map(|authority| format!("1\t{time}\t{time}\tspiffe://{}\t\\\\x", authority.trust_domain))
+                .map(|authority| {
+                    let td = &authority.trust_domain;
+                    format!("1\t{time}\t{time}\tspiffe://{td}\t\\\\x{}", hex(&database.bundle_row(td)))
+                })
                 .into_iter()
                 .collect(),
             0,
@@ -61,10 +67,13 @@ pub(in crate::rehearsal) fn write(database: &Database, now: Timestamp) -> String
             0,
         ),
         (
-            "ca_journals (id, active_x509_authority_id)",
+            "ca_journals (id, data, active_x509_authority_id)",
             (1..)
                 .zip(database.journals.values())
-                .map(|(id, journal)| format!("{id}\t{}", journal.active.seed))
+                .map(|(id, journal)| {
+                    let active = id_of(KeyType::X509, &journal.active);
+                    format!("{id}\t\\\\x{}\t{active}", hex(&journal.record().write()))
+                })
                 .collect(),
             JOURNALS_SINCE,
         ),

@@ -8,6 +8,7 @@ mod authorities;
 mod change;
 mod config;
 pub(super) mod dump;
+pub(super) mod keys;
 mod manager;
 mod server;
 
@@ -193,6 +194,7 @@ impl Spire {
         self.forget_the_dead(&all);
         for pod in &all {
             if let Some(container) = pods::container(pod, "postgres")
+                && pods::is_database(container)
                 && pods::life(pod, text(container, "/name")).is_some()
             {
                 let password = pods::env(pass.store, pod, container, "POSTGRES_PASSWORD").unwrap_or_default();

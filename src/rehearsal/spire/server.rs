@@ -1,5 +1,6 @@
 //! Servers: how they start or refuse to, their authorities, and the bundle that agents boot from.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -9,7 +10,7 @@ use semver::Version;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Database, Pass, Settings, Spire, log, version_of};
+use super::{Database, Pass, Settings, Spire, keys, log, version_of};
 use crate::rehearsal::api::select;
 use crate::rehearsal::authority::{Authority, jwt_key_id};
 use crate::rehearsal::faults::{Fault, Faults, strikes};
@@ -17,6 +18,7 @@ use crate::rehearsal::object::{condition, set, text};
 use crate::rehearsal::pods;
 use crate::rehearsal::store::{Key, Store};
 use crate::spire::policy::{StartOutcome, server_start};
+use crate::spire::rotation::KeyType;
 
 /// The container that runs a server.
 pub(super) const CONTAINER: &str = "spire-server";
@@ -45,8 +47,11 @@ pub(in crate::rehearsal) struct Journal {
 /// What a server keeps on its claim.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Disk {
-    /// How many authorities were made here: their keys are in `keys.json`.
+    /// How many authorities were made here.
     made: u32,
+    /// `keys.json`: PKCS #8 in base64 by the key's id, two slots for each type.
+    #[serde(default)]
+    pub(super) keys: BTreeMap<String, String>,
     /// `journal.pem`.
     pub(super) journal: Option<Journal>,
 }
@@ -236,10 +241,10 @@ impl Spire {
         migrate(database, &version, &say)?;
         let disk = pods::home(pass.store, pod);
         let kept = self.disks.entry(disk.clone()).or_default();
-        let found = known_journal(kept, database, &disk, &version, &say);
+        let found = known_journal(kept, database, &version, &say);
         let is_new = found.is_none();
         let journal = found.unwrap_or_else(|| Journal {
-            active: kept.new_authority(&disk, &settings, pass.now),
+            active: kept.new_authority(&disk, &settings, pass.now, None),
             prepared: None,
             old: None,
         });
@@ -285,7 +290,8 @@ impl Spire {
                     break;
                 }
                 let Some(disk) = self.disks.get_mut(&server.disk) else { break };
-                let next = disk.new_authority(&server.disk, &server.settings, pass.now);
+                let active = Some(&server.journal.active);
+                let next = disk.new_authority(&server.disk, &server.settings, pass.now, active);
                 server.journal.prepared = Some(next.clone());
                 server.journal.old = None;
                 pass.log(pod, CONTAINER, "level=info msg=\"X509 CA prepared\" subsystem_name=ca_manager");
@@ -318,6 +324,8 @@ impl Spire {
         if server.version >= JOURNAL_IN_DATABASE
             && let Some(database) = self.databases.get_mut(&server.database)
         {
+            // The row is found by the authority; a server that comes back on another claim goes on with it.
+            database.journals.retain(|home, other| *home == server.disk || other.active != server.journal.active);
             database.journals.insert(server.disk.clone(), server.journal.clone());
         }
         if server.version < NO_JOURNAL_ON_DISK
@@ -368,10 +376,21 @@ impl Spire {
 }
 
 impl Disk {
-    pub(super) fn new_authority(&mut self, home: &str, settings: &Settings, now: Timestamp) -> Authority {
+    /// Makes an authority. Its key takes the slot that the active one's key is not in.
+    pub(super) fn new_authority(
+        &mut self,
+        home: &str,
+        settings: &Settings,
+        now: Timestamp,
+        active: Option<&Authority>,
+    ) -> Authority {
         self.made += 1;
+        let seed = format!("{home}/{}", self.made);
+        let a = self.keys.get(&keys::id(KeyType::X509, 'A'));
+        let taken = active.is_some_and(|active| a == Some(&keys::encoded(&active.seed)));
+        self.keys.insert(keys::id(KeyType::X509, if taken { 'B' } else { 'A' }), keys::encoded(&seed));
         Authority {
-            seed: format!("{home}/{}", self.made),
+            seed,
             issued: now,
             expires: now + settings.ca_ttl,
             trust_domain: settings.trust_domain.clone(),
@@ -380,9 +399,9 @@ impl Disk {
     }
 
     /// Whether the key of an authority is in `keys.json`.
-    fn holds(&self, home: &str, authority: &Authority) -> bool {
-        let number = authority.seed.strip_prefix(home).and_then(|rest| rest.strip_prefix('/'));
-        number.and_then(|number| number.parse::<u32>().ok()).is_some_and(|number| number <= self.made)
+    pub(super) fn holds(&self, authority: &Authority) -> bool {
+        let wanted = keys::encoded(&authority.seed);
+        self.keys.values().any(|key| *key == wanted)
     }
 }
 
@@ -417,14 +436,8 @@ fn migrate(database: &mut Database, version: &Version, say: &impl Fn(&str)) -> O
 
 /// The journal that a server of this version finds, if it can use it. Facts, section 9: none of the servers that know
 /// only the data store finds the one that was kept on disk, so a jump over 1.9 makes new authorities in silence.
-fn known_journal(
-    disk: &Disk,
-    database: &Database,
-    home: &str,
-    version: &Version,
-    say: &impl Fn(&str),
-) -> Option<Journal> {
-    let stored = database.journals.get(home).filter(|journal| disk.holds(home, &journal.active));
+fn known_journal(disk: &Disk, database: &Database, version: &Version, say: &impl Fn(&str)) -> Option<Journal> {
+    let stored = database.journals.values().find(|journal| disk.holds(&journal.active));
     if *version >= JOURNAL_IN_DATABASE && stored.is_none() {
         say(
             "level=info msg=\"There is not a CA journal record that matches any of the local X509 authority IDs\" subsystem_name=ca_manager",
@@ -436,7 +449,8 @@ fn known_journal(
         _ => stored,
     };
     // What is not in the bundle is of no use.
-    let mut found = found.filter(|journal| database.bundle.contains(&journal.active)).cloned();
+    let usable = |journal: &&Journal| database.bundle.contains(&journal.active) && disk.holds(&journal.active);
+    let mut found = found.filter(usable).cloned();
     if let Some(journal) = &mut found {
         journal.old.take_if(|old| !database.bundle.contains(old));
         journal.prepared.take_if(|next| !database.bundle.contains(next));

@@ -26,7 +26,7 @@ pub(super) const CRDS: &str = "spire-crds";
 ///
 /// # Errors
 /// There is no release, or its chart's version is at hand nowhere.
-pub(super) fn current(cx: &StepContext, live: &Live) -> Result<ChartRef, Failure> {
+pub(in crate::steps) fn current(cx: &StepContext, live: &Live) -> Result<ChartRef, Failure> {
     let version = live.chart.as_ref().ok_or_else(|| {
         Failure::prerequisite(format!("there is no release {} of chart spire", cx.session.lab.spire.release))
             .next("`coastal spire-install` makes it")

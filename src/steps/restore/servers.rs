@@ -1,0 +1,179 @@
+//! Servers down, servers up, and the agents after them.
+
+use async_trait::async_trait;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::core::DynamicObject;
+use semver::Version;
+use serde_json::json;
+
+use super::marker::{self, Marker, Phase};
+use super::{ours, reached, restoration, stands};
+use crate::engine::{Body, StepContext};
+use crate::error::Failure;
+use crate::kube::{Cluster, api_failure};
+use crate::plan::Finding;
+use crate::spire::names;
+use crate::spire::values::Images;
+use crate::steps::live::{self, Live};
+use crate::steps::upgrade::aim::Aim;
+use crate::steps::upgrade::{half, source};
+use crate::steps::{reach, spire};
+
+/// [`crate::plan::RestorePart::Stop`].
+pub(super) struct Stop;
+
+async fn set(cx: &StepContext, cluster: &Cluster) -> Result<Option<StatefulSet>, Failure> {
+    let spire = &cx.session.lab.spire;
+    cluster.get::<StatefulSet>(&spire.server_namespace, &names::server(spire)).await
+}
+
+async fn scale(cx: &StepContext, cluster: &Cluster, replicas: u32) -> Result<(), Failure> {
+    let spire = &cx.session.lab.spire;
+    let name = names::server(spire);
+    let patch = json!({"spec": {"replicas": replicas}});
+    let api = cluster.namespaced::<StatefulSet>(&spire.server_namespace);
+    let scaled = api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await;
+    scaled.map(drop).map_err(|error| api_failure(&format!("could not scale {name} to {replicas}"), &error))
+}
+
+#[async_trait]
+impl Body for Stop {
+    async fn check(&self, cx: &StepContext) -> Result<Finding, Failure> {
+        if reached(cx, Phase::Keys).await? {
+            return Ok(Finding::Satisfied("they were, and database and keys are back".into()));
+        }
+        let cluster = reach::cluster(cx).await?;
+        let namespace = &cx.session.lab.spire.server_namespace;
+        let pods = live::pods(&cluster, namespace, names::SERVER_SELECTOR).await?.len();
+        let asked = set(cx, &cluster).await?.map_or(0, |set| set.spec.replicas.unwrap_or(1));
+        Ok(if pods == 0 && asked == 0 {
+            Finding::Satisfied("no server runs".into())
+        } else {
+            Finding::Differs(format!("{pods} servers run"))
+        })
+    }
+
+    async fn run(&self, cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
+        let cluster = reach::cluster(cx).await?;
+        if set(cx, &cluster).await?.is_some() {
+            scale(cx, &cluster, 0).await?;
+        }
+        let namespace = &cx.session.lab.spire.server_namespace;
+        let gone = cluster.pods_gone(namespace, names::SERVER_SELECTOR, &cx.patience()).await;
+        gone.map_err(|failure| stands(cx, failure))
+    }
+
+    async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
+        match self.check(cx).await? {
+            Finding::Satisfied(_) => Ok("no server runs; workloads keep the SVIDs that they have".into()),
+            other => Err(stands(cx, Failure::tool(other.detail().to_owned()))),
+        }
+    }
+}
+
+/// [`crate::plan::RestorePart::Servers`].
+pub(super) struct Start;
+
+#[async_trait]
+impl Body for Start {
+    async fn check(&self, cx: &StepContext) -> Result<Finding, Failure> {
+        let restoration = restoration(cx)?;
+        let live = Live::look(cx).await?;
+        let wanted = cx.session.lab.spire.servers as usize;
+        let right = |version: &Option<Version>| version.as_ref() == Some(&restoration.version);
+        let running = live.servers.iter().filter(|(_, version)| right(version)).count();
+        // A process tells its version before it serves.
+        let up = running == wanted && reached(cx, Phase::Keys).await? && spire::healthy(cx).await.is_ok();
+        Ok(if up {
+            Finding::Satisfied(format!("{wanted} of {wanted} run {}", restoration.version))
+        } else {
+            Finding::Missing(format!("{running} of {wanted} run {}", restoration.version))
+        })
+    }
+
+    async fn run(&self, cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
+        let restoration = restoration(cx)?;
+        let cluster = reach::cluster(cx).await?;
+        if let Some((server, agent)) = &restoration.install {
+            let spire = &cx.session.lab.spire;
+            let live = Live::look(cx).await?;
+            let chart = if live.chart.is_some() { source::current(cx, &live)? } else { spire.chart.clone() };
+            let images = Images { server: server.clone(), agent: agent.clone() };
+            let installed = Aim::settled(chart, images).apply(cx).await;
+            installed.map_err(|failure| stands(cx, failure))?;
+        }
+        scale(cx, &cluster, cx.session.lab.spire.servers).await
+    }
+
+    async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
+        let cluster = reach::cluster(cx).await?;
+        let proof = async {
+            let rolled = half::roll_servers(cx, &cluster).await?;
+            let healthy = spire::healthy(cx).await?;
+            Ok(format!("{rolled}; {healthy}"))
+        };
+        proof.await.map_err(|failure| stands(cx, failure))
+    }
+}
+
+/// What people had made themselves, where the release was made anew: entries that stem from such an object would go with
+/// the next round of the controller manager. Only now does its webhook answer.
+async fn custom_resources(cx: &StepContext, cluster: &Cluster) -> Result<(), Failure> {
+    let restoration = restoration(cx)?;
+    if restoration.install.is_none() {
+        return Ok(());
+    }
+    let helms = |object: &&serde_json::Value| {
+        object.pointer("/metadata/labels/app.kubernetes.io~1managed-by").is_some_and(|by| by == "Helm")
+    };
+    let own = restoration.contents.resources.iter().filter(|object| !helms(object));
+    let read = |object: &serde_json::Value| serde_json::from_value::<DynamicObject>(object.clone());
+    let objects: Vec<DynamicObject> = own
+        .map(read)
+        .collect::<Result<_, _>>()
+        .map_err(|error| Failure::refused(format!("the backup holds an object that is none: {error}")))?;
+    if !objects.is_empty() {
+        cx.progress(format!("{} custom resources", objects.len()));
+    }
+    cluster.apply(&objects, &cx.patience()).await.map_err(|failure| stands(cx, failure))
+}
+
+/// [`crate::plan::RestorePart::Agents`].
+pub(super) struct Agents;
+
+#[async_trait]
+impl Body for Agents {
+    async fn check(&self, cx: &StepContext) -> Result<Finding, Failure> {
+        let cluster = reach::cluster(cx).await?;
+        Ok(if ours(cx, &cluster).await?.is_some_and(|marker| marker.agents_begin_anew) {
+            Finding::Differs("they hold another bundle than the one that is back".into())
+        } else {
+            Finding::Missing("whether they serve is looked at each time".into())
+        })
+    }
+
+    async fn run(&self, cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
+        let cluster = reach::cluster(cx).await?;
+        custom_resources(cx, &cluster).await?;
+        let Some(marker) = ours(cx, &cluster).await?.filter(|marker| marker.agents_begin_anew) else { return Ok(()) };
+        let namespace = &cx.session.lab.spire.system_namespace;
+        for pod in live::pods(&cluster, namespace, names::AGENT_SELECTOR).await? {
+            let name = pod.name_any();
+            cx.progress(format!("restarting {name}"));
+            match cluster.namespaced::<Pod>(namespace).delete(&name, &DeleteParams::default()).await {
+                Ok(_) => {}
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                Err(error) => return Err(api_failure(&format!("could not restart {name}"), &error)),
+            }
+        }
+        marker::write(cx, &cluster, Some(&Marker { agents_begin_anew: false, ..marker })).await
+    }
+
+    async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
+        let cluster = reach::cluster(cx).await?;
+        spire::serving(cx, &cluster).await.map_err(|failure| stands(cx, failure))
+    }
+}
