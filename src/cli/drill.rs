@@ -72,7 +72,7 @@ pub async fn run(
     let cx = observe::looking(&session, &outside.cancel);
     let (facts, diagnosis) = recover::examine(&cx).await?;
     drill::whole(&diagnosis)?;
-    let stake = drill::stake(&cx, &facts, what).await?;
+    let stake = drill::stake(&cx, what).await?;
     show(ui, what, &stake, &facts);
     let notes = Notes { cover: Some(stake.cover), workloads: facts.workloads_wanted > 0, ..Notes::new(facts.at) };
     let recovery = Recovery::drilling(what, args.score, notes);

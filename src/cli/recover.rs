@@ -7,7 +7,7 @@ use crate::error::{ExitCode, Failure};
 use crate::observe;
 use crate::plan::{Notes, Recovery};
 use crate::session::Session;
-use crate::steps::recover;
+use crate::steps::{drill, recover};
 use crate::ui::Ui;
 
 /// Looks what is broken, says so, and mends it.
@@ -43,6 +43,11 @@ pub async fn run(global: &Global, ui: &Ui, line: &str, outside: &Outside) -> Res
         return Ok(ExitCode::Ok);
     }
     ui.announce_diagnosis(&diagnosis);
+    if !diagnosis.loss.is_none() {
+        let cx = observe::looking(&session, &outside.cancel);
+        ui.note(&format!("backup: {}", drill::cover(&cx, diagnosis.loss).await?));
+        ui.note("`coastal restore FILE` brings back what a backup has; `recover` goes on without what is lost");
+    }
     ui.confirm(&format!("recover SPIRE on `{}`?", lab.cluster.context()), global.yes || outside.harmless)?;
     let _lock = lock(outside, line)?;
     let session = Session::with_recovery(lab.clone(), outside.world.clone(), outside.paths.clone(), recovery);

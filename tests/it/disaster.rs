@@ -103,6 +103,15 @@ fn a_database_that_is_lost_begins_anew_on_every_line() {
 }
 
 #[test]
+fn a_drill_says_whether_a_backup_covers_it() {
+    let lab = lab();
+    lab.rehearse("--dry-run drill pod").ok().says("no data is lost, so none is needed");
+    lab.rehearse("--dry-run drill keys").ok().says("no backup known");
+    lab.rehearse("backup --plaintext").ok();
+    lab.rehearse("--dry-run drill keys").ok().says(".tar of ").says("covers until");
+}
+
+#[test]
 fn drill_and_recover_are_two_commands_too() {
     let lab = lab();
     let drill = lab.rehearse("drill servers").ok();

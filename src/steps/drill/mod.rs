@@ -2,17 +2,20 @@
 
 mod inject;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::backup::{catalog, cover};
 use crate::config::{Lab, Provider};
 use crate::engine::{Body, StepContext};
 use crate::error::{Failure, Kind};
 use crate::plan::{Finding, Notes};
-use crate::spire::recovery::{Diagnosis, Drill, Facts};
+use crate::spire::audit::AuthorityKind;
+use crate::spire::recovery::{Diagnosis, Drill, Loss};
 use crate::steps::recover::{examine, recovery, remember};
-use crate::steps::registrations;
+use crate::steps::{inspect, registrations};
 
 /// How long it is looked for damage. A pod may be back before anybody has seen that it was gone.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -60,7 +63,7 @@ pub fn whole(diagnosis: &Diagnosis) -> Result<(), Failure> {
 ///
 /// # Errors
 /// The servers do not tell their entries.
-pub async fn stake(cx: &StepContext, facts: &Facts, drill: Drill) -> Result<Stake, Failure> {
+pub async fn stake(cx: &StepContext, drill: Drill) -> Result<Stake, Failure> {
     use std::sync::{Arc, Mutex, PoisonError};
     let found = Arc::new(Mutex::new(Vec::new()));
     let into = Arc::clone(&found);
@@ -71,12 +74,32 @@ pub async fn stake(cx: &StepContext, facts: &Facts, drill: Drill) -> Result<Stak
     })
     .await?;
     let by_hand = std::mem::take(&mut *found.lock().unwrap_or_else(PoisonError::into_inner));
-    Ok(Stake { by_hand, cover: cover(cx, facts, drill) })
+    Ok(Stake { by_hand, cover: cover(cx, drill.loss()).await? })
 }
 
-/// Whether a backup covers it. The one place that asks for backups.
-fn cover(_cx: &StepContext, _facts: &Facts, drill: Drill) -> String {
-    if drill.loss().is_none() { "no data is lost, so none is needed".to_owned() } else { "no backup known".to_owned() }
+/// Whether the newest backup covers a loss: only while every authority that signs now is in it, with its key.
+///
+/// # Errors
+/// The directory of backups cannot be read.
+pub async fn cover(cx: &StepContext, loss: Loss) -> Result<String, Failure> {
+    if loss.is_none() {
+        return Ok("no data is lost, so none is needed".to_owned());
+    }
+    let lab = &cx.session.lab;
+    let directory = lab.backup.dir.clone().unwrap_or_else(|| cx.session.paths.backups());
+    let backups = catalog::read(&directory)?.described;
+    let Some(newest) = backups.iter().rev().find(|backup| backup.manifest.lab == lab.name) else {
+        return Ok("no backup known; `coastal backup` takes one".to_owned());
+    };
+    let now = cx.session.world.clock.now();
+    let servers = inspect::servers(cx).await.unwrap_or_default();
+    let own = servers.iter().filter_map(|server| server.own.get(&AuthorityKind::X509));
+    let active: BTreeSet<String> = own.map(|own| own.active.authority_id.clone()).collect();
+    // Older servers do not tell which authorities are theirs: then it is the backup's own word.
+    let told = !active.is_empty() && active.len() == servers.len();
+    let cover = if told { cover::of(&newest.manifest, &active, now) } else { cover::until(&newest.manifest, now) };
+    let words = format!("{} of {:.0} {cover}", newest.file, newest.manifest.taken_at);
+    Ok(if cover.holds() { words } else { format!("none covers it: {words}") })
 }
 
 /// [`crate::plan::StepId::Drill`].
