@@ -262,7 +262,6 @@ fn cut(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
     use crate::ui::testing::{failure, success};
 
