@@ -19,7 +19,7 @@ use crate::kube::{Cluster, Rollout, api_failure};
 use crate::plan::{self, Finding, Goal, Observed, Plan, Role, StepId};
 use crate::session::Session;
 use crate::spire::audit::AuthorityKind;
-use crate::spire::cli::{Agents, Bundle, Count};
+use crate::spire::cli::{Agents, Bundle, Count, X509Authority};
 use crate::spire::monitors;
 use crate::spire::names;
 use crate::spire::policy::Seen;
@@ -387,8 +387,8 @@ async fn spire_status(cx: &StepContext, cluster: &Cluster) -> (SpireStatus, Vec<
         Ok(bundle) => {
             status.authorities = Some(bundle.x509_authorities.len());
             status.bundle = authorities_of(&bundle);
-            let first = bundle.x509_authorities.iter().filter_map(crate::spire::cli::X509Authority::not_after).min();
-            status.first_authority_expires_at = first.and_then(|second| Timestamp::from_second(second).ok());
+            let facts = bundle.x509_authorities.iter().filter_map(X509Authority::facts);
+            status.first_authority_expires_at = facts.map(|facts| facts.not_after).min();
         }
         Err(failure) => troubles.push(failure.message),
     }

@@ -2,9 +2,10 @@
 
 use jiff::Timestamp;
 
-use super::keys::{Keys, certificate_facts};
+use super::keys::Keys;
 use super::manifest::{Authority, Slot};
-use super::wire::{Bundle, Journal};
+use crate::spire::certificate;
+use crate::spire::records::{Bundle, Journal, Status};
 
 /// What is known of one server.
 #[derive(Debug, Default)]
@@ -24,17 +25,15 @@ pub struct Server<'a> {
 pub fn find(bundle: &Bundle, in_database: &[Journal], servers: &[Server<'_>], at: Timestamp) -> Vec<Authority> {
     let mut all: Vec<(Authority, &[u8])> = Vec::new();
     let journals = || servers.iter().filter_map(|server| server.journal.as_ref()).chain(in_database);
-    let journaled = journals().flat_map(|journal| journal.authorities.iter().map(|(der, _)| (der, false)));
-    for (der, trusted) in bundle.certificates.iter().map(|der| (der, true)).chain(journaled) {
-        let Some((id, from, to)) = certificate_facts(der) else { continue };
-        let (Ok(not_before), Ok(not_after)) = (Timestamp::from_second(from), Timestamp::from_second(to)) else {
-            continue;
-        };
+    let journaled = journals().flat_map(|journal| journal.authorities.iter().map(|entry| (&entry.certificate, false)));
+    for (der, trusted) in bundle.certificates.iter().map(|root| (&root.der, true)).chain(journaled) {
+        let Some(certificate::Facts { id, not_before, not_after }) = certificate::facts(der) else { continue };
         if all.iter().any(|(known, _)| known.id == id) {
             continue;
         }
         let owner = servers.iter().find(|server| {
-            let says = server.journal.iter().flat_map(|journal| &journal.authorities).any(|(one, _)| one == der);
+            let says =
+                server.journal.iter().flat_map(|journal| &journal.authorities).any(|entry| entry.certificate == *der);
             server.keys.hold(der) || says || server.active.as_ref() == Some(&id)
         });
         // What only a journal knows and no key is there for is long gone.
@@ -78,7 +77,7 @@ fn journaled_active(
     others: &[Journal],
 ) -> Option<usize> {
     let says = |journal: &Journal, der: &[u8]| {
-        journal.authorities.iter().any(|(one, slot)| one == der && *slot == Some(Slot::Active))
+        journal.authorities.iter().any(|entry| entry.certificate == der && entry.status() == Status::Active)
     };
     own.iter().position(|&index| {
         let der = all[index].1;
@@ -107,6 +106,12 @@ mod tests {
     use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 
     use super::*;
+    use crate::spire::records::{Certificate, Entry};
+
+    fn bundle(certificates: &[&[u8]]) -> Bundle {
+        let root = |der: &&[u8]| Certificate { der: der.to_vec(), tainted: false };
+        Bundle { certificates: certificates.iter().map(root).collect(), ..Bundle::default() }
+    }
 
     fn at(hours: i64) -> Timestamp {
         Timestamp::UNIX_EPOCH + SignedDuration::from_hours(hours)
@@ -137,9 +142,9 @@ mod tests {
     fn whose_they_are_and_which_one_signs() {
         let ((k1, c1), (k2, c2), (_, orphan), (k3, c3)) =
             (certificate(0), certificate(12), certificate(1), certificate(3));
-        let bundle = Bundle { certificates: vec![c1.clone(), orphan, c2.clone(), c3.clone()], ..Bundle::default() };
+        let bundle = bundle(&[&c1, &orphan, &c2, &c3]);
         let servers = |active: Option<&Vec<u8>>, journal: Option<Journal>| {
-            let active = active.map(|der| certificate_facts(der).unwrap().0);
+            let active = active.map(|der| certificate::facts(der).unwrap().id);
             vec![
                 Server { pod: "s-0", keys: keys(&[&k1, &k2]), journal, active },
                 Server { pod: "s-1", keys: keys(&[&k3]), ..Server::default() },
@@ -159,7 +164,8 @@ mod tests {
         assert_eq!(slots(&find(&servers(None, None), 20)), zero(Slot::Old, Slot::Active));
         // What the server says counts more, and what its journal says.
         assert_eq!(slots(&find(&servers(Some(&c2), None), 13)), zero(Slot::Old, Slot::Active));
-        let journal = Journal { authorities: vec![(c1.clone(), Some(Slot::Old)), (c2.clone(), Some(Slot::Active))] };
+        let journal =
+            Journal { authorities: vec![Entry::new(c1.clone(), Status::Old), Entry::new(c2.clone(), Status::Active)] };
         assert_eq!(slots(&find(&servers(None, Some(journal.clone())), 13)), zero(Slot::Old, Slot::Active));
         let found = super::find(&bundle, &[journal], &servers(None, None), at(13));
         assert_eq!(slots(&found), zero(Slot::Old, Slot::Active));
@@ -168,13 +174,13 @@ mod tests {
     #[test]
     fn an_active_one_that_is_not_at_hand_is_in_the_list_all_the_same() {
         let ((k1, c1), (_, c2)) = (certificate(0), certificate(12));
-        let bundle = Bundle { certificates: vec![c1.clone(), c2.clone()], ..Bundle::default() };
+        let _both = bundle(&[&c1, &c2]);
         let one = |der: &[u8], active: String| {
             let server = Server { pod: "s-0", keys: keys(&[&k1]), journal: None, active: Some(active) };
-            find(&Bundle { certificates: vec![der.to_vec()], ..bundle.clone() }, &[], &[server], at(1))
+            find(&bundle(&[der]), &[], &[server], at(1))
         };
         // In the bundle, without its key.
-        let second = certificate_facts(&c2).unwrap().0;
+        let second = certificate::facts(&c2).unwrap().id;
         assert_eq!(slots(&one(&c2, second.clone())), [(Some("s-0"), Slot::Active, false)]);
         // Not even in the bundle.
         assert_eq!(slots(&one(&c1, second)), [(Some("s-0"), Slot::Old, true), (Some("s-0"), Slot::Active, false)]);

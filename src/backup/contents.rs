@@ -15,9 +15,9 @@ use super::dump::{Scanner, Seen};
 use super::keys::Keys;
 use super::manifest::{Authority, Manifest, Migrations, Slot};
 use super::seal::Unseal;
-use super::wire::Journal;
 use crate::error::Failure;
 use crate::spire::policy::{StartOutcome, server_start};
+use crate::spire::records::Journal;
 use crate::spire::releases::{self, Release};
 
 /// Members that are kept while an archive is read are no longer than this; keys and journals have a few kilobytes.
@@ -172,7 +172,7 @@ fn held_authorities(
     }
     let found = authorities::find(bundle, &seen.journals, &servers, manifest.taken_at);
     for server in &servers {
-        let jwt = bundle.jwt_keys.iter().filter(|key| server.keys.hold_public(key)).count();
+        let jwt = bundle.jwt_keys.iter().filter(|key| server.keys.hold_public(&key.pkix)).count();
         let x509 =
             found.iter().filter(|one| one.server.as_deref() == Some(server.pod) && one.key && one.trusted).count();
         if x509 == 0 {

@@ -2,7 +2,8 @@
 //! `migrations`, the bundle, the journals, and how many rows each table has.
 
 use super::manifest::Migrations;
-use super::wire::{Bundle, Journal};
+use crate::spire::records::{Bundle, Journal};
+use prost::Message as _;
 
 /// The last words of a dump that is whole.
 const END: &[u8] = b"-- PostgreSQL database dump complete";
@@ -172,7 +173,7 @@ impl Scanner {
                 self.seen.migrations = row.zip(code).map(|(schema, code_version)| Migrations { schema, code_version });
                 self.seen.migrations.is_none().then(|| "no version and code version".to_owned())
             }
-            Table::Bundles => match column("data").and_then(bytea).map(|bytes| Bundle::read(&bytes)) {
+            Table::Bundles => match column("data").and_then(bytea).map(|bytes| Bundle::decode(bytes.as_slice())) {
                 Some(Ok(mut bundle)) => {
                     if let Some(td) = text("trust_domain") {
                         td.clone_into(&mut bundle.trust_domain);
@@ -183,7 +184,7 @@ impl Scanner {
                 Some(Err(error)) => Some(error.to_string()),
                 None => Some("no data".to_owned()),
             },
-            Table::Journals => match column("data").and_then(bytea).map(|bytes| Journal::read(&bytes)) {
+            Table::Journals => match column("data").and_then(bytea).map(|bytes| Journal::decode(bytes.as_slice())) {
                 Some(Ok(journal)) => {
                     self.seen.journals.push(journal);
                     None
@@ -239,16 +240,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::backup::manifest::Slot;
     use crate::spire::hex;
+    use crate::spire::records::{Certificate, Entry, Status};
 
     fn sample() -> String {
         let bundle = Bundle {
             trust_domain: "spiffe://example.org".into(),
-            certificates: vec![vec![7; 40]],
+            certificates: vec![Certificate { der: vec![7; 40], tainted: false }],
             jwt_keys: Vec::new(),
         };
-        let journal = Journal { authorities: vec![(vec![7; 40], Some(Slot::Active))] };
+        let journal = Journal { authorities: vec![Entry::new(vec![7; 40], Status::Active)] };
         format!(
             "--\n-- PostgreSQL database dump\n--\n\n-- Dumped from database version 16.4\n-- Dumped by pg_dump version 16.4\n\n\
              COPY public.bundles (id, created_at, trust_domain, data) FROM stdin;\n1\tnow\tspiffe://example.org\t\\\\x{}\n\\.\n\n\
@@ -257,8 +258,8 @@ mod tests {
              COPY public.attested_node_entries (id, spiffe_id) FROM stdin;\n1\tspiffe://example.org/agent\n\\.\n\
              COPY public.selectors (id) FROM stdin;\n\\.\n\
              COPY public.migrations (id, version, code_version) FROM stdin;\n1\t23\t1.8.0\n\\.\n\n--\n-- PostgreSQL database dump complete\n--\n\n",
-            hex(&bundle.write()),
-            hex(&journal.write()),
+            hex(&bundle.encode_to_vec()),
+            hex(&journal.encode_to_vec()),
         )
     }
 

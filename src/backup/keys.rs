@@ -7,9 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use rcgen::{KeyPair, PublicKeyData as _};
 use serde::Deserialize;
-use x509_parser::prelude::{FromDer, ParsedExtension, SubjectPublicKeyInfo, X509Certificate};
-
-use crate::spire::hex;
+use x509_parser::prelude::{FromDer, SubjectPublicKeyInfo, X509Certificate};
 
 /// The keys of one server.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -76,18 +74,6 @@ impl Keys {
     }
 }
 
-/// A certificate's SubjectKeyId in hex, and its validity in unix seconds.
-#[must_use]
-pub fn certificate_facts(der: &[u8]) -> Option<(String, i64, i64)> {
-    let (_, certificate) = X509Certificate::from_der(der).ok()?;
-    let id = certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
-        ParsedExtension::SubjectKeyIdentifier(id) => Some(hex(id.0)),
-        _ => None,
-    })?;
-    let validity = certificate.validity();
-    Some((id, validity.not_before.timestamp(), validity.not_after.timestamp()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,7 +100,6 @@ mod tests {
                 keys.hold_public(&ours.subject_public_key_info())
                     && !keys.hold_public(&other.subject_public_key_info())
             );
-            assert_eq!(certificate_facts(&certificate(&ours)).unwrap().0.len(), 40);
         }
     }
 

@@ -14,7 +14,6 @@ pub mod manifest;
 pub mod seal;
 #[cfg(test)]
 mod tests;
-pub mod wire;
 
 pub use archive::Writer;
 pub use catalog::{Described, Protection};

@@ -12,10 +12,11 @@ use semver::Version;
 use super::archive::{Head, LAB, MANIFEST};
 use super::contents::{self, Keep};
 use super::manifest::{Manifest, Migrations, Slot};
-use super::wire::Bundle;
 use super::{Cover, Protection, Seal, Unseal, Writer, authorities, keys};
 use crate::error::{Failure, Kind};
 use crate::spire::hex;
+use crate::spire::records::{Bundle, Certificate};
+use prost::Message as _;
 
 const TD: &str = "example.org";
 
@@ -31,8 +32,11 @@ fn sample(padding: usize) -> (String, Vec<u8>, Manifest) {
     let date = |time: Timestamp| time::OffsetDateTime::from_unix_timestamp(time.as_second()).unwrap();
     (parameters.not_before, parameters.not_after) = (date(start()), date(start() + SignedDuration::from_hours(24)));
     let certificate = parameters.self_signed(&pair).unwrap().der().to_vec();
-    let bundle =
-        Bundle { trust_domain: format!("spiffe://{TD}"), certificates: vec![certificate], jwt_keys: Vec::new() };
+    let bundle = Bundle {
+        trust_domain: format!("spiffe://{TD}"),
+        certificates: vec![Certificate { der: certificate, tainted: false }],
+        jwt_keys: Vec::new(),
+    };
     let rows: Vec<String> = (0..padding).map(|id| format!("{id}\te{id}\tspiffe://{TD}/w{id}\n")).collect();
     let rows = rows.concat();
     let dump = format!(
@@ -40,7 +44,7 @@ fn sample(padding: usize) -> (String, Vec<u8>, Manifest) {
          COPY public.registered_entries (id, entry_id, spiffe_id) FROM stdin;\n{rows}\\.\n\
          COPY public.migrations (id, version, code_version) FROM stdin;\n1\t22\t1.7.2\n\\.\n\n\
          -- PostgreSQL database dump complete\n",
-        hex(&bundle.write())
+        hex(&bundle.encode_to_vec())
     );
     let file = serde_json::json!({"keys": {"x509-CA-A": BASE64.encode(pair.serialize_der())}}).to_string().into_bytes();
     let server =

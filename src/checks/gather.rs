@@ -24,7 +24,7 @@ use crate::observe;
 use crate::plan::{Finding, Goal, StepId};
 use crate::session::Session;
 use crate::spire::audit::Auditor;
-use crate::spire::cli::X509Authority;
+use crate::spire::bundles::{Keys, PEM_KEY, SPIFFE_KEY};
 use crate::spire::names;
 use crate::spire::values::known::KnownKeys;
 use crate::spire::values::lines::Line;
@@ -233,25 +233,13 @@ async fn bundle_maps(cluster: &Cluster, namespaces: [&str; 2]) -> Known<Vec<Bund
         let map: Option<ConfigMap> = cluster.get(namespace, BUNDLE).await.map_err(told)?;
         if let Some(map) = map {
             let texts = map.data.unwrap_or_default();
-            let x509 = texts.iter().flat_map(|(key, text)| authorities(key, text)).collect();
-            maps.push(BundleMap { namespace: namespace.to_owned(), x509 });
+            let text = |key: &str| texts.get(key).map(String::as_str);
+            let keys = Keys::of_config_map(text(PEM_KEY), text(SPIFFE_KEY))
+                .map_err(|why| format!("ConfigMap {namespace}/{BUNDLE}: {why}"))?;
+            maps.push(BundleMap { namespace: namespace.to_owned(), x509: keys.x509.into_keys().collect() });
         }
     }
     Ok(maps)
-}
-
-/// Key ids of the X.509 authorities in a key of the ConfigMap: `bundle.crt` in PEM, or `bundle.spiffe`, a JWK set.
-fn authorities(key: &str, text: &str) -> Vec<String> {
-    let certificates: Vec<String> = if key.ends_with(".spiffe") {
-        let set: Value = serde_json::from_str(text).unwrap_or_default();
-        let keys = set["keys"].as_array().cloned().unwrap_or_default();
-        let x509 = keys.iter().filter(|key| key["use"] == "x509-svid");
-        x509.filter_map(|key| key["x5c"][0].as_str().map(str::to_owned)).collect()
-    } else {
-        let blocks = text.split("-----BEGIN CERTIFICATE-----").skip(1);
-        blocks.filter_map(|block| Some(block.split("-----END").next()?.split_whitespace().collect())).collect()
-    };
-    certificates.into_iter().filter_map(|asn1| X509Authority { asn1, tainted: false }.key_id()).collect()
 }
 
 async fn audited(cx: &StepContext) -> Known<Audited> {
@@ -320,7 +308,7 @@ fn plain_passwords(values: &Value, path: &str, found: &mut Vec<String>) {
 
 #[cfg(test)]
 mod tests {
-    use base64::Engine;
+
     use serde_json::json;
 
     use super::*;
@@ -334,22 +322,5 @@ mod tests {
         let mut found = Vec::new();
         plain_passwords(&values, "", &mut found);
         assert_eq!(found, ["spire-server.dataStore.sql.password", "grafana.other.rootPassword"]);
-    }
-
-    #[test]
-    fn authorities_are_found_in_either_form() {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let mut parameters = rcgen::CertificateParams::new(Vec::new()).unwrap();
-        parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        parameters.key_identifier_method = rcgen::KeyIdMethod::PreSpecified(vec![0xab, 0x01]);
-        let certificate = parameters.self_signed(&key).unwrap();
-        let der = base64::engine::general_purpose::STANDARD.encode(certificate.der());
-        let set = json!({"keys": [{"use": "x509-svid", "x5c": [der]}, {"use": "jwt-svid", "kid": "k"}]}).to_string();
-        assert_eq!(authorities("bundle.crt", &format!("{0}{0}", certificate.pem())), ["ab01", "ab01"]);
-        assert_eq!(authorities("bundle.spiffe", &set), ["ab01"]);
-        for (key, text) in [("bundle.crt", ""), ("bundle.spiffe", "{"), ("bundle.crt", "-----BEGIN CERTIFICATE-----x")]
-        {
-            assert!(authorities(key, text).is_empty(), "{text}");
-        }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::ResourceExt;
+use semver::Version;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -14,24 +15,40 @@ use crate::plan::{Finding, StepId};
 use crate::spire::audit::{Audit, Authority, AuthorityKind, Finding as Found, Rule, Seen};
 use crate::steps::live::Live;
 use crate::tools::helm::{Release, ReleaseStatus};
-use crate::tools::{Tool, docker};
+use crate::tools::{CommandError, Tool, docker};
 use crate::workload::record::Update;
 use crate::world::HostFacts;
 
 /// How a row of a table ends.
-pub enum Expect {
+pub enum Expect<'a> {
     /// It is so.
     Passes,
     /// It is not so, and the message holds this.
-    Fails(&'static str),
+    Fails(&'a str),
     /// It is not known, and the reason holds this.
-    Unknown(&'static str),
+    Unknown(&'a str),
     /// The lab has no such thing.
     Skips,
 }
 
 /// A change to a healthy lab, and how the check then ends.
-pub type Row<'a> = (&'a dyn Fn(&mut Evidence), Expect);
+pub type Row<'a> = (&'a dyn Fn(&mut Evidence), Expect<'a>);
+
+/// A tool that is not there, one of a version that is too old, and one that did not answer.
+#[track_caller]
+pub fn tool_cases(check: &Check, tool: Tool, old: &str) {
+    let set = |found: Result<Version, CommandError>| move |e: &mut Evidence| drop(e.tools.insert(tool, found.clone()));
+    let stopped = CommandError::Interrupted { line: format!("{tool} version") };
+    let (absent, is_old) = (format!("{tool} is not installed"), format!("{tool} {old} is too old"));
+    cases(
+        check,
+        &[
+            (&set(Err(CommandError::NotFound { tool })), Expect::Fails(&absent)),
+            (&set(Ok(old.parse().unwrap())), Expect::Fails(&is_old)),
+            (&set(Err(stopped)), Expect::Unknown("was interrupted")),
+        ],
+    );
+}
 
 /// A healthy lab passes; each row's change to it ends as the row says. One row fails at least.
 #[track_caller]

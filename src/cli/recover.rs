@@ -7,6 +7,7 @@ use crate::error::{ExitCode, Failure};
 use crate::observe;
 use crate::plan::{Notes, Recovery};
 use crate::session::Session;
+use crate::steps::restore::marker::none_is_open;
 use crate::steps::{drill, recover};
 use crate::ui::Ui;
 
@@ -18,10 +19,14 @@ use crate::ui::Ui;
 pub async fn run(global: &Global, ui: &Ui, line: &str, outside: &Outside) -> Result<ExitCode, Failure> {
     let lab = &outside.lab;
     let session = Session::new(lab.clone(), outside.world.clone(), outside.paths.clone());
-    let (facts, diagnosis) = recover::examine(&observe::looking(&session, &outside.cancel)).await?;
+    let cx = observe::looking(&session, &outside.cancel);
+    let (facts, diagnosis) = recover::examine(&cx).await?;
     if facts.reached && facts.release.is_none() && facts.servers.pods.is_empty() && facts.database.row.is_none() {
         return Err(Failure::prerequisite("there is no SPIRE here that could be recovered")
             .next("`coastal up` makes the whole lab, `coastal spire-install` SPIRE alone"));
+    }
+    if facts.reached {
+        none_is_open(&cx).await?;
     }
     if diagnosis.is_healthy() {
         ui.diagnosis(&diagnosis);
@@ -30,7 +35,9 @@ pub async fn run(global: &Global, ui: &Ui, line: &str, outside: &Outside) -> Res
     }
     let now = outside.world.clock.now();
     let mut notes = recover::remembered(&outside.paths.drill())?.unwrap_or_else(|| Notes::new(now));
-    notes.detected_at.get_or_insert(diagnosis.at);
+    if notes.drill.is_some() {
+        notes.detected_at.get_or_insert(diagnosis.at);
+    }
     notes.workloads = !facts.reached || facts.workloads_wanted > 0;
     notes.first_expiry = notes.first_expiry.or(facts.first_expiry());
     notes.broken = diagnosis.broken();
@@ -44,7 +51,6 @@ pub async fn run(global: &Global, ui: &Ui, line: &str, outside: &Outside) -> Res
     }
     ui.announce_diagnosis(&diagnosis);
     if !diagnosis.loss.is_none() {
-        let cx = observe::looking(&session, &outside.cancel);
         ui.note(&format!("backup: {}", drill::cover(&cx, diagnosis.loss).await?));
         ui.note("`coastal restore FILE` brings back what a backup has; `recover` goes on without what is lost");
     }

@@ -3,10 +3,12 @@
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::ResourceExt;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
 
 use crate::error::{Failure, Kind};
 use crate::kube::wait::{Judgement, Patience};
-use crate::kube::{Cluster, look_if_late};
+use crate::kube::{Cluster, api_failure, look_if_late};
 
 /// A kind of object whose pods are rolled out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +33,17 @@ impl Rollout {
 }
 
 impl Cluster {
+    /// Asks for so many pods of a StatefulSet, and does not wait for them.
+    ///
+    /// # Errors
+    /// It is not there, or the server refuses.
+    pub async fn scale(&self, namespace: &str, name: &str, replicas: u32) -> Result<(), Failure> {
+        let patch = json!({"spec": {"replicas": replicas}});
+        let api = self.namespaced::<StatefulSet>(namespace);
+        let scaled = api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await;
+        scaled.map(drop).map_err(|error| api_failure(&format!("could not scale {name} to {replicas}"), &error))
+    }
+
     /// Waits until all pods of the object run its newest template and are ready; says how many.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Lab;
 use crate::plan::{Explanation, Plan, Role, Step, StepId, build};
+use crate::spire::names;
 use crate::spire::recovery::{Diagnosis, Drill, Part};
 
 /// What is remembered of a disaster while it is recovered from; the first part of it is kept in a file, for `drill` and
@@ -234,8 +235,9 @@ fn by_hand_drill(drill: Drill, lab: &Lab) -> Vec<String> {
         Drill::Servers => vec![format!("kubectl -n {ns} delete statefulset {release}-server")],
         Drill::Agents => vec![format!("kubectl -n {} delete daemonset {release}-agent", spire.system_namespace)],
         Drill::Database => vec![format!("kubectl -n {ns} delete pvc/data-spire-db-0 pod/spire-db-0")],
-        Drill::Keys => (0..spire.servers)
-            .map(|n| format!("kubectl -n {ns} delete pvc/spire-data-{release}-server-{n} pod/{release}-server-{n}"))
+        Drill::Keys => names::server_pods(spire)
+            .iter()
+            .map(|pod| format!("kubectl -n {ns} delete pvc/{} pod/{pod}", names::server_claim(pod)))
             .collect(),
         Drill::Node => vec!["docker stop NODE".into()],
     }

@@ -222,7 +222,7 @@ fn explanation(step: RotateStep, lab: &Lab, only: Option<&str>) -> Explanation {
     let spire = &lab.spire;
     let pods: Vec<String> = match only {
         Some(pod) => vec![pod.to_owned()],
-        None => (0..spire.servers).map(|ordinal| format!("{}-{ordinal}", names::server(spire))).collect(),
+        None => names::server_pods(spire),
     };
     let on_each = |words: &str| -> Vec<String> {
         let line = |pod: &String| {

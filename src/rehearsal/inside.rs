@@ -14,10 +14,9 @@ use super::process::{Ended, Process};
 use super::spire::keys::below_mount;
 use super::spire::{Database, Entry, Pass, Server, dump, struck_after_prepare};
 use super::{pods, spire};
+use crate::spire::cli::LOCAL_AUTHORITY;
 use crate::spire::rotation::KeyType;
 
-/// The first version that tells which authorities are its own, and takes new ones.
-const LOCAL_AUTHORITY: semver::Version = semver::Version::new(1, 11, 0);
 /// The first version that knows its agents' versions.
 const VERSION_REPORTED: semver::Version = semver::Version::new(1, 14, 3);
 

@@ -4,11 +4,13 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::Timestamp;
+use prost::Message as _;
 use serde_json::{Value, json};
 
-use crate::spire::cli::{Bundle, X509Authority};
+use crate::spire::cli::Bundle;
 use crate::spire::planes::Authorities;
 use crate::spire::rotation::Held;
+use crate::spire::{certificate, records};
 
 /// What a bundle holds of both types.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -29,8 +31,8 @@ impl Keys {
     #[must_use]
     pub fn of_cli(bundle: &Bundle) -> Self {
         let x509 = bundle.x509_authorities.iter().filter_map(|authority| {
-            let expires_at = authority.not_after().and_then(|seconds| Timestamp::from_second(seconds).ok());
-            Some((authority.key_id()?, Held { tainted: authority.tainted, expires_at }))
+            let facts = authority.facts()?;
+            Some((facts.id, Held { tainted: authority.tainted, expires_at: Some(facts.not_after) }))
         });
         let jwt = bundle.jwt_authorities.iter().filter_map(|key| {
             let seconds = key["expires_at"].as_str().and_then(|text| text.parse().ok()).filter(|seconds| *seconds > 0);
@@ -85,91 +87,24 @@ impl Keys {
     /// # Errors
     /// It is not such a message.
     pub fn of_row(bytes: &[u8]) -> Result<Self, String> {
-        let (mut x509, mut jwt) = (Authorities::new(), Authorities::new());
-        for (field, value) in fields(bytes)? {
-            match (field, value) {
-                (2, Field::Bytes(certificate)) => {
-                    let parts = fields(certificate)?;
-                    let der = bytes_of(&parts, 1).ok_or("a root CA has no certificate")?;
-                    insert(&mut x509, der, number_of(&parts, 2) == 1)?;
-                }
-                (3, Field::Bytes(key)) => {
-                    let parts = fields(key)?;
-                    let id = bytes_of(&parts, 2).map(|id| String::from_utf8_lossy(id).into_owned());
-                    let seconds = i64::try_from(number_of(&parts, 3)).ok().filter(|seconds| *seconds > 0);
-                    let expires_at = seconds.and_then(|seconds| Timestamp::from_second(seconds).ok());
-                    jwt.insert(
-                        id.ok_or("a JWT key has no id")?,
-                        Held { tainted: number_of(&parts, 4) == 1, expires_at },
-                    );
-                }
-                _ => {}
-            }
+        let bundle = records::Bundle::decode(bytes).map_err(|error| format!("the row is no bundle: {error}"))?;
+        let mut x509 = Authorities::new();
+        for certificate in &bundle.certificates {
+            insert(&mut x509, &certificate.der, certificate.tainted)?;
         }
-        Ok(Keys { x509, jwt: Some(jwt) })
+        let jwt = bundle.jwt_keys.into_iter().map(|key| {
+            let seconds = Some(key.not_after).filter(|seconds| *seconds > 0);
+            let expires_at = seconds.and_then(|seconds| Timestamp::from_second(seconds).ok());
+            (key.id, Held { tainted: key.tainted, expires_at })
+        });
+        Ok(Keys { x509, jwt: Some(jwt.collect()) })
     }
 }
 
 fn insert(authorities: &mut Authorities, der: &[u8], tainted: bool) -> Result<(), String> {
-    let authority = X509Authority { asn1: BASE64.encode(der), tainted };
-    let expires_at = authority.not_after().and_then(|seconds| Timestamp::from_second(seconds).ok());
-    let id = authority.key_id().ok_or("a certificate of it cannot be read")?;
-    authorities.insert(id, Held { tainted, expires_at });
+    let facts = certificate::facts(der).ok_or("a certificate of it cannot be read")?;
+    authorities.insert(facts.id, Held { tainted, expires_at: Some(facts.not_after) });
     Ok(())
-}
-
-/// A field of a protobuf message.
-enum Field<'a> {
-    Number(u64),
-    Bytes(&'a [u8]),
-}
-
-fn bytes_of<'a>(fields: &[(u64, Field<'a>)], number: u64) -> Option<&'a [u8]> {
-    fields.iter().find_map(|(field, value)| match value {
-        Field::Bytes(bytes) if *field == number => Some(*bytes),
-        _ => None,
-    })
-}
-
-fn number_of(fields: &[(u64, Field<'_>)], number: u64) -> u64 {
-    let found = fields.iter().find_map(|(field, value)| match value {
-        Field::Number(value) if *field == number => Some(*value),
-        _ => None,
-    });
-    found.unwrap_or_default()
-}
-
-fn fields(mut bytes: &[u8]) -> Result<Vec<(u64, Field<'_>)>, String> {
-    let cut_off = || "the row is cut off".to_owned();
-    let mut found = Vec::new();
-    while !bytes.is_empty() {
-        let tag = varint(&mut bytes).ok_or_else(cut_off)?;
-        let value = match tag & 7 {
-            0 => Field::Number(varint(&mut bytes).ok_or_else(cut_off)?),
-            2 => {
-                let length = varint(&mut bytes).and_then(|length| usize::try_from(length).ok()).ok_or_else(cut_off)?;
-                let (value, rest) = bytes.split_at_checked(length).ok_or_else(cut_off)?;
-                bytes = rest;
-                Field::Bytes(value)
-            }
-            other => return Err(format!("the row is no bundle (wire type {other})")),
-        };
-        found.push((tag >> 3, value));
-    }
-    Ok(found)
-}
-
-fn varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0_u64;
-    for shift in (0..64).step_by(7) {
-        let (first, rest) = bytes.split_first()?;
-        *bytes = rest;
-        value |= u64::from(first & 0x7f) << shift;
-        if first & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 /// The bundle of the servers as the `ConfigMap` keeps it in PEM.
@@ -188,8 +123,9 @@ pub fn spiffe_without(text: &str, gone: impl Fn(&str) -> bool) -> Result<String,
     let mut set: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
     let keys = set["keys"].as_array_mut().ok_or("no `keys`")?;
     keys.retain(|key| {
-        let der = key["x5c"][0].as_str().map(|text| X509Authority { asn1: text.to_owned(), tainted: false }.key_id());
-        let id = der.flatten().or_else(|| key["kid"].as_str().map(str::to_owned));
+        let der = key["x5c"][0].as_str().and_then(|text| BASE64.decode(text).ok());
+        let id =
+            der.and_then(|der| Some(certificate::facts(&der)?.id)).or_else(|| key["kid"].as_str().map(str::to_owned));
         !id.is_some_and(|id| gone(&id))
     });
     let sequence = set["spiffe_sequence"].as_u64().unwrap_or_default();
@@ -209,33 +145,20 @@ mod tests {
         parameters.self_signed(&key).unwrap().der().to_vec()
     }
 
-    fn field(number: u8, value: &[u8]) -> Vec<u8> {
-        let mut bytes = vec![number << 3 | 2];
-        let mut length = value.len();
-        while length >= 0x80 {
-            bytes.push(u8::try_from(length & 0x7f).unwrap() | 0x80);
-            length >>= 7;
-        }
-        bytes.push(u8::try_from(length).unwrap());
-        bytes.extend_from_slice(value);
-        bytes
-    }
-
     fn ids(authorities: &Authorities) -> Vec<(&str, bool)> {
         authorities.iter().map(|(id, held)| (id.as_str(), held.tainted)).collect()
     }
 
     #[test]
     fn the_row_of_the_data_store_is_read() {
-        let root = |id: u8, tainted: bool| {
-            let mut message = field(1, &certificate(id));
-            message.extend(if tainted { vec![2 << 3, 1] } else { vec![] });
-            field(2, &message)
+        let root = |id: u8, tainted: bool| records::Certificate { der: certificate(id), tainted };
+        let key = records::PublicKey { pkix: vec![1], id: "kid1".into(), not_after: 1_700_000_000, tainted: true };
+        let bundle = records::Bundle {
+            trust_domain: "spiffe://td".into(),
+            certificates: vec![root(0xaa, false), root(0xbb, true)],
+            jwt_keys: vec![key],
         };
-        let mut jwt = field(2, b"kid1");
-        jwt.extend([3 << 3, 0x80, 0xe2, 0xcf, 0xaa, 0x06, 4 << 3, 1]);
-        let row: Vec<u8> =
-            [field(1, b"spiffe://td"), root(0xaa, false), root(0xbb, true), field(3, &jwt), vec![5 << 3, 7]].concat();
+        let row = bundle.encode_to_vec();
         let keys = Keys::of_row(&row).unwrap();
         assert_eq!(ids(&keys.x509), [("aa", false), ("bb", true)]);
         let jwt = keys.jwt.unwrap();

@@ -6,7 +6,8 @@ use semver::Version;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate};
+
+use crate::spire::certificate::{self, Facts};
 
 /// The version in what `spire-server --version` or `spire-agent --version` printed: the line that is one, for kubectl
 /// may add lines of its own. Development builds say `1.16.0-dev-…`.
@@ -111,36 +112,21 @@ pub struct X509Authority {
 }
 
 impl X509Authority {
+    /// Its id and dates, if it can be read.
+    #[must_use]
+    pub fn facts(&self) -> Option<Facts> {
+        certificate::facts(&base64::engine::general_purpose::STANDARD.decode(&self.asn1).ok()?)
+    }
+
     /// The authority's id: the certificate's SubjectKeyId, lower-case hex without colons.
     #[must_use]
     pub fn key_id(&self) -> Option<String> {
-        let der = base64::engine::general_purpose::STANDARD.decode(&self.asn1).ok()?;
-        let (_, certificate) = X509Certificate::from_der(&der).ok()?;
-        certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
-            ParsedExtension::SubjectKeyIdentifier(id) => Some(super::hex(id.0)),
-            _ => None,
-        })
-    }
-
-    /// When it expires, in unix seconds.
-    #[must_use]
-    pub fn not_after(&self) -> Option<i64> {
-        self.validity().map(|(_, not_after)| not_after)
-    }
-
-    /// When it was made, in unix seconds.
-    #[must_use]
-    pub fn not_before(&self) -> Option<i64> {
-        self.validity().map(|(not_before, _)| not_before)
-    }
-
-    fn validity(&self) -> Option<(i64, i64)> {
-        let der = base64::engine::general_purpose::STANDARD.decode(&self.asn1).ok()?;
-        let (_, certificate) = X509Certificate::from_der(&der).ok()?;
-        let validity = certificate.validity();
-        Some((validity.not_before.timestamp(), validity.not_after.timestamp()))
+        self.facts().map(|facts| facts.id)
     }
 }
+
+/// From this version on a server tells which authority is its own (facts, section 3).
+pub const LOCAL_AUTHORITY: Version = Version::new(1, 11, 0);
 
 /// The answer of `localauthority x509 show`: what the server process behind the socket signs with.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

@@ -4,6 +4,7 @@
 
 pub mod audit;
 pub mod bundles;
+pub mod certificate;
 pub mod charts;
 pub mod cli;
 pub mod entries;
@@ -15,6 +16,7 @@ pub mod names;
 pub mod path;
 pub mod planes;
 pub mod policy;
+pub mod records;
 pub mod recovery;
 pub mod releases;
 pub mod render;

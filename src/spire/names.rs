@@ -32,6 +32,18 @@ pub fn server(spire: &SpireSpec) -> String {
     full_name(&spire.release, "server")
 }
 
+/// The servers' pods, in order.
+#[must_use]
+pub fn server_pods(spire: &SpireSpec) -> Vec<String> {
+    (0..spire.servers).map(|ordinal| format!("{}-{ordinal}", server(spire))).collect()
+}
+
+/// The claim with the data of the server in that pod.
+#[must_use]
+pub fn server_claim(pod: &str) -> String {
+    format!("spire-data-{pod}")
+}
+
 /// DaemonSet of the agents.
 #[must_use]
 pub fn agent(spire: &SpireSpec) -> String {

@@ -15,14 +15,11 @@ use crate::engine::StepContext;
 use crate::error::Failure;
 use crate::kube::{Cluster, api_failure};
 use crate::spire::audit::{self, Authority, AuthorityKind, Facts, Lifetimes};
-use crate::spire::cli::{Agents, Bundle, LocalAuthorities, LocalAuthority, X509Authority};
+use crate::spire::cli::{Agents, Bundle, LOCAL_AUTHORITY, LocalAuthorities, LocalAuthority, X509Authority};
 use crate::spire::names;
 use crate::steps::identity::server_json_of;
 use crate::steps::live::{self, Live};
 use crate::steps::{reach, registrations};
-
-/// The first server that tells which authorities are its own (facts, section 3).
-const LOCAL_AUTHORITY: Version = Version::new(1, 11, 0);
 
 /// What one server trusts and holds.
 pub struct ServerView {
@@ -97,12 +94,12 @@ pub fn authorities(servers: &[ServerView]) -> Vec<Authority> {
 }
 
 fn of_x509(authority: &X509Authority) -> Authority {
-    let time = |second: Option<i64>| second.and_then(|second| Timestamp::from_second(second).ok());
+    let facts = authority.facts();
     Authority {
         kind: AuthorityKind::X509,
-        id: authority.key_id().unwrap_or_else(|| "unreadable".to_owned()),
-        issued_at: time(authority.not_before()),
-        expires_at: time(authority.not_after()),
+        issued_at: facts.as_ref().map(|facts| facts.not_before),
+        expires_at: facts.as_ref().map(|facts| facts.not_after),
+        id: facts.map_or_else(|| "unreadable".to_owned(), |facts| facts.id),
         tainted: authority.tainted,
         held_by: Vec::new(),
         seen_by: Vec::new(),

@@ -381,7 +381,7 @@ mod tests {
     fn monitors_select_what_the_chart_makes() {
         let monitors = monitors(&lab()).unwrap();
         for (monitor, selector, ports) in [
-            (&monitors[0], names::SERVER_SELECTOR, &["prom", "prom2"][..]),
+            (&monitors[0], names::SERVER_SELECTOR, &["prom", "prom2", "prom-cm"][..]),
             (&monitors[1], names::AGENT_SELECTOR, &["prom"]),
         ] {
             let labels = at(monitor, "/spec/selector/matchLabels").as_object().unwrap();

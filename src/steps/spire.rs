@@ -21,6 +21,7 @@ use crate::spire::values::{Images, Phase};
 use crate::steps::addons::gone;
 use crate::steps::live::{Live, pods};
 use crate::steps::release::{self, Wanted};
+use crate::steps::restore::marker::none_is_open;
 use crate::steps::{reach, values};
 
 fn wanted(cx: &StepContext) -> Result<Wanted<'_>, Failure> {
@@ -45,6 +46,9 @@ impl Body for Install {
         let found = wanted(cx)?.check(cx).await?;
         if matches!(found, Finding::Differs(_)) {
             refuse_version_change(cx).await?;
+        }
+        if !found.is_satisfied() {
+            none_is_open(cx).await?;
         }
         Ok(found)
     }
@@ -97,17 +101,13 @@ pub struct Servers;
 /// The first that is not.
 pub async fn healthy(cx: &StepContext) -> Result<String, Failure> {
     let spire = &cx.session.lab.spire;
-    let server = names::server(spire);
-    try_join_all((0..spire.servers).map(|ordinal| {
-        let pod = format!("{server}-{ordinal}");
-        async move {
-            let argv = ["/opt/spire/bin/spire-server", "healthcheck"];
-            reach::exec(cx, &spire.server_namespace, &pod, names::SERVER_CONTAINER, &argv).await.map_err(|error| {
-                Failure::from(error)
-                    .context(format!("{pod} is not healthy"))
-                    .first("`coastal logs server` shows what the servers say")
-            })
-        }
+    try_join_all(names::server_pods(spire).into_iter().map(|pod| async move {
+        let argv = ["/opt/spire/bin/spire-server", "healthcheck"];
+        reach::exec(cx, &spire.server_namespace, &pod, names::SERVER_CONTAINER, &argv).await.map_err(|error| {
+            Failure::from(error)
+                .context(format!("{pod} is not healthy"))
+                .first("`coastal logs server` shows what the servers say")
+        })
     }))
     .await?;
     Ok(format!("{} of {} servers healthy", spire.servers, spire.servers))

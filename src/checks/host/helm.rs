@@ -18,30 +18,10 @@ pub(super) const CHECK: Check = Check {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checks::testing::{Expect, cases};
-    use crate::tools::CommandError;
+    use crate::checks::testing::tool_cases;
 
     #[test]
     fn judged() {
-        cases(
-            &CHECK,
-            &[
-                (
-                    &|e| drop(e.tools.insert(Tool::Helm, Err(CommandError::NotFound { tool: Tool::Helm }))),
-                    Expect::Fails("helm is not installed"),
-                ),
-                (
-                    &|e| drop(e.tools.insert(Tool::Helm, Ok("2.17.0".parse().unwrap()))),
-                    Expect::Fails("helm 2.17.0 is too old"),
-                ),
-                (
-                    &|e| {
-                        let stopped = CommandError::Interrupted { line: "helm version".into() };
-                        e.tools.insert(Tool::Helm, Err(stopped));
-                    },
-                    Expect::Unknown("was interrupted"),
-                ),
-            ],
-        );
+        tool_cases(&CHECK, Tool::Helm, "2.17.0");
     }
 }

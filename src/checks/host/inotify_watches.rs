@@ -1,6 +1,6 @@
 //! Limits of inotify: watches.
 
-use crate::checks::{Category, Check, Evidence, Known, Level, Verdict, failed, passed, skipped};
+use crate::checks::{Category, Check, Level};
 
 /// What kind asks for (its known issue "pod errors due to too many open files").
 const LEAST: u64 = 524_288;
@@ -13,21 +13,9 @@ pub(super) const CHECK: Check = Check {
     title: "the kernel allows at least 524288 inotify watches a user",
     why: "The nodes share the host's limit. When it is reached kubelets and log followers fail with `too many open files`.",
     hint: "`sudo sysctl fs.inotify.max_user_watches=524288`, and the same line in /etc/sysctl.d to keep it",
-    judge,
+    judge: |evidence| super::inotify(evidence, evidence.host.inotify_watches, "max_user_watches", LEAST),
     mend: None,
 };
-
-fn judge(evidence: &Evidence) -> Known<Verdict> {
-    if !evidence.lab.is_kind() {
-        return skipped("the cluster is not kind's");
-    }
-    let limit = evidence.host.inotify_watches.ok_or("this operating system has no such limit, or does not tell it")?;
-    if limit < LEAST {
-        failed(format!("fs.inotify.max_user_watches is {limit}; kind asks for {LEAST}")).verdict()
-    } else {
-        passed(format!("{limit}"))
-    }
-}
 
 #[cfg(test)]
 mod tests {

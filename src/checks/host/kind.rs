@@ -18,30 +18,10 @@ pub(super) const CHECK: Check = Check {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checks::testing::{Expect, cases};
-    use crate::tools::CommandError;
+    use crate::checks::testing::tool_cases;
 
     #[test]
     fn judged() {
-        cases(
-            &CHECK,
-            &[
-                (
-                    &|e| drop(e.tools.insert(Tool::Kind, Err(CommandError::NotFound { tool: Tool::Kind }))),
-                    Expect::Fails("kind is not installed"),
-                ),
-                (
-                    &|e| drop(e.tools.insert(Tool::Kind, Ok("0.7.0".parse().unwrap()))),
-                    Expect::Fails("kind 0.7.0 is too old"),
-                ),
-                (
-                    &|e| {
-                        let stopped = CommandError::Interrupted { line: "kind version".into() };
-                        e.tools.insert(Tool::Kind, Err(stopped));
-                    },
-                    Expect::Unknown("was interrupted"),
-                ),
-            ],
-        );
+        tool_cases(&CHECK, Tool::Kind, "0.7.0");
     }
 }

@@ -18,30 +18,10 @@ pub(super) const CHECK: Check = Check {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checks::testing::{Expect, cases};
-    use crate::tools::CommandError;
+    use crate::checks::testing::tool_cases;
 
     #[test]
     fn judged() {
-        cases(
-            &CHECK,
-            &[
-                (
-                    &|e| drop(e.tools.insert(Tool::Kubectl, Err(CommandError::NotFound { tool: Tool::Kubectl }))),
-                    Expect::Fails("kubectl is not installed"),
-                ),
-                (
-                    &|e| drop(e.tools.insert(Tool::Kubectl, Ok("1.12.10".parse().unwrap()))),
-                    Expect::Fails("kubectl 1.12.10 is too old"),
-                ),
-                (
-                    &|e| {
-                        let stopped = CommandError::Interrupted { line: "kubectl version".into() };
-                        e.tools.insert(Tool::Kubectl, Err(stopped));
-                    },
-                    Expect::Unknown("was interrupted"),
-                ),
-            ],
-        );
+        tool_cases(&CHECK, Tool::Kubectl, "1.12.10");
     }
 }

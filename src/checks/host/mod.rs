@@ -17,7 +17,7 @@ mod ports;
 
 use super::Check;
 use super::evidence::{Evidence, Known};
-use super::{Problem, Verdict, passed, skipped};
+use super::{Problem, Verdict, failed, passed, skipped};
 use crate::tools::{CommandError, Tool, versions};
 
 pub(super) const ALL: &[&Check] = &[
@@ -54,6 +54,19 @@ fn tool(evidence: &Evidence, tool: Tool) -> Known<Verdict> {
         }
         (Ok(()), Err(error)) => Err(error.to_string()),
         (Err(failure), _) => Problem::from(failure).verdict(),
+    }
+}
+
+/// A limit of inotify, which all nodes of a kind cluster share.
+fn inotify(evidence: &Evidence, limit: Option<u64>, name: &str, least: u64) -> Known<Verdict> {
+    if !evidence.lab.is_kind() {
+        return skipped("the cluster is not kind's");
+    }
+    let limit = limit.ok_or("this operating system has no such limit, or does not tell it")?;
+    if limit < least {
+        failed(format!("fs.inotify.{name} is {limit}; kind asks for {least}")).verdict()
+    } else {
+        passed(format!("{limit}"))
     }
 }
 

@@ -2,6 +2,7 @@
 //! and revokes in it (facts, section 4; the errors are those of SPIRE 1.11.3).
 
 use jiff::{SignedDuration, Timestamp};
+use prost::Message as _;
 use serde_json::{Value, json};
 
 use super::server::CONTAINER;
@@ -9,7 +10,8 @@ use super::{Database, Journal, Pass, Server, Spire};
 use crate::rehearsal::authority::{Authority, jwt_key_id, public_key};
 use crate::rehearsal::faults::Fault;
 use crate::rehearsal::pods;
-use crate::spire::cli::X509Authority;
+use crate::spire::certificate;
+use crate::spire::records::{Bundle, Certificate, PublicKey};
 use crate::spire::rotation::KeyType;
 
 /// For so long a server believes what it has read of the bundle.
@@ -22,9 +24,8 @@ type Answer = Result<Value, (&'static str, String)>;
 pub(in crate::rehearsal) fn id_of(key: KeyType, authority: &Authority) -> String {
     match key {
         KeyType::X509 => {
-            use base64::Engine as _;
-            let asn1 = base64::engine::general_purpose::STANDARD.encode(authority.certificate().unwrap_or_default());
-            X509Authority { asn1, tainted: false }.key_id().unwrap_or_default()
+            let facts = authority.certificate().ok().and_then(|der| certificate::facts(&der));
+            facts.map(|facts| facts.id).unwrap_or_default()
         }
         KeyType::Jwt => jwt_key_id(&authority.seed),
     }
@@ -55,44 +56,21 @@ impl Database {
         }
     }
 
-    /// The row of the table `bundles`: a message `spire.common.Bundle`.
+    /// The row of the table `bundles`.
     pub(in crate::rehearsal) fn bundle_row(&self, trust_domain: &str) -> Vec<u8> {
         let tainted = |authority: &Authority| self.tainted.contains_key(&authority.seed);
-        let mut row = field(1, format!("spiffe://{trust_domain}").as_bytes());
-        for authority in &self.bundle {
-            let mut message = field(1, &authority.certificate().unwrap_or_default());
-            message.extend(if tainted(authority) { vec![2 << 3, 1] } else { Vec::new() });
-            row.extend(field(2, &message));
-        }
-        for authority in &self.jwt {
-            let mut message = field(1, &public_key(&authority.seed).unwrap_or_default());
-            message.extend(field(2, jwt_key_id(&authority.seed).as_bytes()));
-            message.push(3 << 3);
-            message.extend(varint(u64::try_from(authority.expires.as_second()).unwrap_or_default()));
-            message.extend(if tainted(authority) { vec![4 << 3, 1] } else { Vec::new() });
-            row.extend(field(3, &message));
-        }
-        row
-    }
-}
-
-fn field(number: u8, value: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![number << 3 | 2];
-    bytes.extend(varint(value.len() as u64));
-    bytes.extend_from_slice(value);
-    bytes
-}
-
-fn varint(mut value: u64) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    loop {
-        let low = u8::try_from(value & 0x7f).unwrap_or_default();
-        value >>= 7;
-        if value == 0 {
-            bytes.push(low);
-            return bytes;
-        }
-        bytes.push(low | 0x80);
+        let certificates = self.bundle.iter().map(|authority| Certificate {
+            der: authority.certificate().unwrap_or_default(),
+            tainted: tainted(authority),
+        });
+        let jwt_keys = self.jwt.iter().map(|authority| PublicKey {
+            pkix: public_key(&authority.seed).unwrap_or_default(),
+            id: jwt_key_id(&authority.seed),
+            not_after: authority.expires.as_second(),
+            tainted: tainted(authority),
+        });
+        let trust_domain = format!("spiffe://{trust_domain}");
+        Bundle { trust_domain, certificates: certificates.collect(), jwt_keys: jwt_keys.collect() }.encode_to_vec()
     }
 }
 

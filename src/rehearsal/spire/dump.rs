@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use jiff::Timestamp;
+use prost::Message as _;
 
 use super::Database;
 use super::authorities::id_of;
@@ -72,7 +73,7 @@ pub(in crate::rehearsal) fn write(database: &Database, now: Timestamp) -> String
                 .zip(database.journals.values())
                 .map(|(id, journal)| {
                     let active = id_of(KeyType::X509, &journal.active);
-                    format!("{id}\t\\\\x{}\t{active}", hex(&journal.record().write()))
+                    format!("{id}\t\\\\x{}\t{active}", hex(&journal.record().encode_to_vec()))
                 })
                 .collect(),
             JOURNALS_SINCE,

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::server::Disk;
 use super::{Journal, Spire};
-use crate::backup::{Slot, wire};
 use crate::rehearsal::authority::{Authority, private_key};
+use crate::spire::records::{self, Entry, Status};
 use crate::spire::rotation::KeyType;
 
 /// Before the PEM block of a journal: what it brings back here. Readers of PEM pass over it.
@@ -30,11 +30,11 @@ pub(super) fn encoded(seed: &str) -> String {
 
 impl Journal {
     /// As SPIRE writes it down.
-    pub(super) fn record(&self) -> wire::Journal {
-        let slots = [(&self.old, Slot::Old), (&self.prepared, Slot::Prepared)];
+    pub(super) fn record(&self) -> records::Journal {
+        let slots = [(&self.old, Status::Old), (&self.prepared, Status::Prepared)];
         let others = slots.into_iter().filter_map(|(one, slot)| Some((one.as_ref()?, slot)));
-        let entry = |(one, slot): (&Authority, Slot)| Some((one.certificate().ok()?, Some(slot)));
-        wire::Journal { authorities: others.chain([(&self.active, Slot::Active)]).filter_map(entry).collect() }
+        let entry = |(one, slot): (&Authority, Status)| Some(Entry::new(one.certificate().ok()?, slot));
+        records::Journal { authorities: others.chain([(&self.active, Status::Active)]).filter_map(entry).collect() }
     }
 }
 
@@ -67,7 +67,7 @@ impl Spire {
             "journal.pem" => {
                 let journal = disk.journal.as_ref()?;
                 let state = BASE64.encode(serde_json::to_vec(journal).unwrap_or_default());
-                Some(format!("{STATE}{state}\n{}", journal.record().write_pem()))
+                Some(format!("{STATE}{state}\n{}", journal.record().to_pem()))
             }
             _ => None,
         }

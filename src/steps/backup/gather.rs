@@ -17,19 +17,18 @@ use crate::backup::archive::{Head, LAB};
 use crate::backup::authorities::{self, Server};
 use crate::backup::dump::{Scanner, Seen};
 use crate::backup::keys::Keys;
-use crate::backup::wire::Journal;
 use crate::backup::{Described, Manifest, Migrations, Seal, Writer};
 use crate::config;
 use crate::engine::StepContext;
 use crate::error::{Failure, Kind, io_failure};
 use crate::kube::{Cluster, api_failure};
-use crate::spire::cli::{Bundle, LocalAuthorities, X509Authority};
+use crate::spire::cli::{Bundle, LOCAL_AUTHORITY, LocalAuthorities, X509Authority};
+use crate::spire::names;
+use crate::spire::records::Journal;
 use crate::steps::identity::server_json_of;
 use crate::steps::live::Live;
 use crate::steps::{dump, reach, release};
 
-/// From this version on a server tells which authority is its own (facts, section 3).
-const LOCAL_AUTHORITY: Version = Version::new(1, 11, 0);
 /// The kinds that people make themselves (facts, section 7).
 const KINDS: [&str; 3] = ["ClusterSPIFFEID", "ClusterStaticEntry", "ClusterFederatedTrustDomain"];
 
@@ -55,7 +54,7 @@ async fn gathered(cx: &StepContext, to: &Path, seal: &Seal, strict: bool) -> Res
     let begun_at = cx.session.world.clock.now();
     let live = Live::look(cx).await?;
     cx.progress("reaching the servers' keys");
-    let servers = vault::servers(lab);
+    let servers = names::server_pods(&lab.spire);
     let vaults = try_join_all(servers.iter().map(|server| Vault::open(cx, &cluster, server))).await;
     let result = match vaults {
         Ok(vaults) => {
@@ -153,7 +152,7 @@ async fn archived(
     let after = Moment::look(cx, vaults, live).await?;
     let taken_at = cx.session.world.clock.now();
     let mut incomplete = Vec::new();
-    for server in vault::servers(lab) {
+    for server in names::server_pods(&lab.spire) {
         let files = after.files.iter().find(|(name, _)| *name == server).map(|(_, files)| files);
         let Some(keys) = files.and_then(|files| files.keys.as_ref()) else {
             incomplete.push(format!("the keys of {server} are not in it"));

@@ -27,18 +27,6 @@ const LIFETIME: u32 = 600;
 /// All of a file or nothing, readable by the server only.
 const PUT: &str = r#"umask 077; cat > "$1.new" && mv -f "$1.new" "$1""#;
 
-/// The claim of a server's data.
-#[must_use]
-pub fn claim_of(server: &str) -> String {
-    format!("spire-data-{server}")
-}
-
-/// The lab's servers by their pods.
-#[must_use]
-pub fn servers(lab: &Lab) -> Vec<String> {
-    (0..lab.spire.servers).map(|ordinal| format!("{}-{ordinal}", names::server(&lab.spire))).collect()
-}
-
 /// A pod on a server's claim.
 pub struct Vault {
     server: String,
@@ -57,7 +45,7 @@ impl Vault {
     pub async fn open(cx: &StepContext, cluster: &Cluster, server: &str) -> Result<Option<Self>, Failure> {
         let lab = &cx.session.lab;
         let namespace = &lab.spire.server_namespace;
-        let claim = claim_of(server);
+        let claim = names::server_claim(server);
         if cluster.get::<PersistentVolumeClaim>(namespace, &claim).await?.is_none() {
             return Ok(None);
         }
@@ -172,7 +160,7 @@ pub async fn close_left(cx: &StepContext, cluster: &Cluster, server: &str) {
 /// The cluster does not take it.
 pub async fn make_claim(cx: &StepContext, cluster: &Cluster, server: &str) -> Result<(), Failure> {
     let lab = &cx.session.lab;
-    let (namespace, name) = (&lab.spire.server_namespace, claim_of(server));
+    let (namespace, name) = (&lab.spire.server_namespace, names::server_claim(server));
     if cluster.get::<PersistentVolumeClaim>(namespace, &name).await?.is_some() {
         return Ok(());
     }

@@ -11,7 +11,6 @@ use crate::error::Failure;
 use crate::kube::{Cluster, api_failure};
 use crate::spire::names;
 use crate::spire::recovery::Drill;
-use crate::steps::recover::look::claim_names;
 use crate::steps::{database, reach};
 use crate::tools::docker;
 
@@ -34,11 +33,12 @@ pub(super) async fn inject(cx: &StepContext, drill: Drill) -> Result<(), Failure
             gone::<Pod>(cx, &cluster, servers, database::POD).await
         }
         Drill::Keys => {
-            for claim in claim_names(cx) {
-                gone::<PersistentVolumeClaim>(cx, &cluster, servers, &claim).await?;
+            let pods = names::server_pods(spire);
+            for pod in &pods {
+                gone::<PersistentVolumeClaim>(cx, &cluster, servers, &names::server_claim(pod)).await?;
             }
-            for ordinal in 0..spire.servers {
-                gone::<Pod>(cx, &cluster, servers, &format!("{server}-{ordinal}")).await?;
+            for pod in &pods {
+                gone::<Pod>(cx, &cluster, servers, pod).await?;
             }
             Ok(())
         }

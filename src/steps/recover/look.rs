@@ -19,7 +19,7 @@ use crate::config::Provider;
 use crate::engine::StepContext;
 use crate::error::{Failure, Kind};
 use crate::kube::{Cluster, LogOf, api_failure, describe_pod};
-use crate::spire::cli::{Agents, Bundle, Count};
+use crate::spire::cli::{Agents, Bundle, Count, X509Authority};
 use crate::spire::names;
 use crate::spire::recovery::facts::{
     self, AgentFacts, AgentPod, Authority, DatabaseFacts, Facts, Held, PodState, ReleaseFacts, ServerFacts, ServerPod,
@@ -185,19 +185,13 @@ pub(super) async fn database_facts(cx: &StepContext) -> DatabaseFacts {
 async fn claims(cx: &StepContext, cluster: &Cluster) -> Result<(Vec<String>, Vec<jiff::Timestamp>), Failure> {
     let spire = &cx.session.lab.spire;
     let (mut missing, mut made) = (Vec::new(), Vec::new());
-    for name in claim_names(cx) {
+    for name in names::server_pods(spire).iter().map(|pod| names::server_claim(pod)) {
         match cluster.get::<PersistentVolumeClaim>(&spire.server_namespace, &name).await? {
             Some(claim) => made.extend(claim.metadata.creation_timestamp.map(|made| made.0)),
             None => missing.push(name),
         }
     }
     Ok((missing, made))
-}
-
-/// The claims with the servers' keys.
-pub(in crate::steps) fn claim_names(cx: &StepContext) -> Vec<String> {
-    let spire = &cx.session.lab.spire;
-    (0..spire.servers).map(|ordinal| format!("spire-data-{}-{ordinal}", names::server(spire))).collect()
 }
 
 async fn servers(
@@ -234,11 +228,8 @@ async fn servers(
 }
 
 fn authorities(bundle: &Bundle) -> Vec<Authority> {
-    let of = |authority: &crate::spire::cli::X509Authority| {
-        let not_before = authority.not_before().and_then(|second| jiff::Timestamp::from_second(second).ok());
-        Some(Authority { key_id: authority.key_id()?, not_before })
-    };
-    bundle.x509_authorities.iter().filter_map(of).collect()
+    let facts = bundle.x509_authorities.iter().filter_map(X509Authority::facts);
+    facts.map(|facts| Authority { key_id: facts.id, not_before: Some(facts.not_before) }).collect()
 }
 
 async fn server(cx: &StepContext, live: &Live, newest: Option<&str>, pod: Pod) -> ServerPod {

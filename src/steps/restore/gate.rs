@@ -9,7 +9,7 @@ use crate::backup::{Authority, Slot};
 use crate::engine::{Body, StepContext};
 use crate::error::{Failure, io_failure};
 use crate::plan::Finding;
-use crate::steps::backup::vault;
+use crate::spire::names;
 use crate::steps::upgrade::gate;
 use crate::steps::{probe, reach, spire};
 
@@ -47,7 +47,7 @@ async fn passed(cx: &StepContext) -> Result<String, Failure> {
     let healthy = spire::healthy(cx).await?;
     let bundle = gate::one_bundle(cx).await?;
     gate::own_authorities(cx, &restoration.version, &bundle).await?;
-    let wanted = vault::servers(&cx.session.lab);
+    let wanted = names::server_pods(&cx.session.lab.spire);
     let is_wanted = |one: &&Authority| one.server.as_ref().is_some_and(|server| wanted.contains(server));
     let active: Vec<&Authority> =
         restoration.contents.authorities.iter().filter(|one| one.slot == Slot::Active).filter(is_wanted).collect();

@@ -10,6 +10,7 @@ use crate::engine::{Body, StepContext};
 use crate::error::Failure;
 use crate::kube::Cluster;
 use crate::plan::Finding;
+use crate::spire::names;
 use crate::steps::backup::vault::{self, Vault};
 use crate::steps::reach;
 
@@ -29,7 +30,7 @@ impl Body for Keys {
     async fn run(&self, cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
         let restoration = restoration(cx)?;
         let cluster = reach::cluster(cx).await?;
-        let wanted = vault::servers(&cx.session.lab);
+        let wanted = names::server_pods(&cx.session.lab.spire);
         let files = restoration.contents.servers.iter().filter(|(server, _)| wanted.contains(server));
         let putting = files.map(|(server, files)| put(cx, &cluster, server, files));
         let done = try_join_all(putting).await;
@@ -43,7 +44,7 @@ impl Body for Keys {
     }
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
-        let wanted = vault::servers(&cx.session.lab);
+        let wanted = names::server_pods(&cx.session.lab.spire);
         let back: Vec<&String> =
             restoration(cx)?.contents.servers.keys().filter(|server| wanted.contains(server)).collect();
         let without = wanted.iter().filter(|server| !back.contains(server)).count();

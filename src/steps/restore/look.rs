@@ -12,7 +12,6 @@ use crate::engine::StepContext;
 use crate::error::Failure;
 use crate::spire::cli::{Bundle, Count, X509Authority};
 use crate::spire::names;
-use crate::steps::backup::vault;
 use crate::steps::identity::server_json_of;
 use crate::steps::live::Live;
 use crate::steps::{database, reach};
@@ -49,8 +48,8 @@ impl Present {
         let set = cluster.get::<StatefulSet>(&spire.server_namespace, &names::server(spire)).await?;
         let live = Live::look(cx).await?;
         let mut claims = 0;
-        for server in vault::servers(&cx.session.lab) {
-            let claim = vault::claim_of(&server);
+        for server in names::server_pods(&cx.session.lab.spire) {
+            let claim = names::server_claim(&server);
             let found = cluster.get::<PersistentVolumeClaim>(&spire.server_namespace, &claim).await?;
             claims += usize::from(found.is_some());
         }

@@ -11,6 +11,7 @@ use serde_json::json;
 use crate::engine::StepContext;
 use crate::error::Failure;
 use crate::kube::{Cluster, api_failure};
+use crate::steps::reach;
 
 /// The annotation.
 const KEY: &str = "coastal-containers.example/restore";
@@ -58,6 +59,18 @@ pub async fn read(cx: &StepContext, cluster: &Cluster) -> Result<Option<Marker>,
             .fact(format!("it says `{text}`"))
             .next("it says how far a restore has come; remove it yourself if you know that none is under way")
     })
+}
+
+/// Whether no restore was cut off: while one was, database and keys need not belong together, and servers that are
+/// started on them would make new authorities.
+///
+/// # Errors
+/// One was.
+pub async fn none_is_open(cx: &StepContext) -> Result<(), Failure> {
+    let Some(marker) = read(cx, &reach::cluster(cx).await?).await? else { return Ok(()) };
+    Err(Failure::refused("a restore was cut off: what is there now is part old, part new")
+        .fact(format!("begun {:.0}, from {}", marker.since, marker.file))
+        .next(format!("`coastal restore {}` goes on with it", marker.file)))
 }
 
 /// Writes down how far it has come; with nothing, that none is under way.

@@ -4,10 +4,9 @@ use async_trait::async_trait;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::DeleteParams;
 use kube::core::DynamicObject;
 use semver::Version;
-use serde_json::json;
 
 use super::marker::{self, Marker, Phase};
 use super::{ours, reached, restoration, stands};
@@ -30,15 +29,6 @@ async fn set(cx: &StepContext, cluster: &Cluster) -> Result<Option<StatefulSet>,
     cluster.get::<StatefulSet>(&spire.server_namespace, &names::server(spire)).await
 }
 
-async fn scale(cx: &StepContext, cluster: &Cluster, replicas: u32) -> Result<(), Failure> {
-    let spire = &cx.session.lab.spire;
-    let name = names::server(spire);
-    let patch = json!({"spec": {"replicas": replicas}});
-    let api = cluster.namespaced::<StatefulSet>(&spire.server_namespace);
-    let scaled = api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await;
-    scaled.map(drop).map_err(|error| api_failure(&format!("could not scale {name} to {replicas}"), &error))
-}
-
 #[async_trait]
 impl Body for Stop {
     async fn check(&self, cx: &StepContext) -> Result<Finding, Failure> {
@@ -59,7 +49,8 @@ impl Body for Stop {
     async fn run(&self, cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
         let cluster = reach::cluster(cx).await?;
         if set(cx, &cluster).await?.is_some() {
-            scale(cx, &cluster, 0).await?;
+            let spire = &cx.session.lab.spire;
+            cluster.scale(&spire.server_namespace, &names::server(spire), 0).await?;
         }
         let namespace = &cx.session.lab.spire.server_namespace;
         let gone = cluster.pods_gone(namespace, names::SERVER_SELECTOR, &cx.patience()).await;
@@ -105,7 +96,8 @@ impl Body for Start {
             let installed = Aim::settled(chart, images).apply(cx).await;
             installed.map_err(|failure| stands(cx, failure))?;
         }
-        scale(cx, &cluster, cx.session.lab.spire.servers).await
+        let spire = &cx.session.lab.spire;
+        cluster.scale(&spire.server_namespace, &names::server(spire), spire.servers).await
     }
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {

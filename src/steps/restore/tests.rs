@@ -19,7 +19,8 @@ use crate::plan::{Plan, Restoration, Role};
 use crate::rehearsal::Fault;
 use crate::session::Session;
 use crate::spire::cli::{Bundle, X509Authority};
-use crate::steps::backup::{gather, vault};
+use crate::spire::names;
+use crate::steps::backup::gather;
 use crate::steps::testing::Scene;
 use crate::steps::{self, identity};
 
@@ -105,6 +106,8 @@ async fn a_restore_that_is_cut_off_anywhere_is_gone_on_with_and_nothing_is_lost(
             None => assert!(aside(&scene).is_none_or(|contents| contents.problems.is_empty())),
             Some(marker) => {
                 phases.insert(marker.phase);
+                let refused = marker::none_is_open(&scene.cx()).await.unwrap_err();
+                assert!(refused.next.iter().any(|next| next.contains("coastal restore")), "{refused:?}");
                 let kept = aside(&scene).unwrap();
                 assert_eq!((kept.problems.len(), kept.servers.len()), (0, 3));
             }
@@ -129,9 +132,9 @@ async fn keys_and_database_that_are_lost_come_back_with_the_same_ca() {
     let delete = DeleteParams::default();
     cluster.namespaced::<StatefulSet>(namespace).delete("spire-server", &delete).await.unwrap();
     cluster.pods_gone(namespace, crate::spire::names::SERVER_SELECTOR, &scene.cx().patience()).await.unwrap();
-    for server in vault::servers(&scene.session.lab) {
+    for server in names::server_pods(&scene.session.lab.spire) {
         let claims = cluster.namespaced::<PersistentVolumeClaim>(namespace);
-        let claim = vault::claim_of(&server);
+        let claim = names::server_claim(&server);
         cluster.delete_named(claims, &claim, &claim, &scene.cx().patience()).await.unwrap();
     }
     let present = Present::look(&scene.cx()).await.unwrap();

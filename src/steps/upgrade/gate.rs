@@ -14,16 +14,13 @@ use semver::Version;
 use crate::engine::{Body, StepContext};
 use crate::error::Failure;
 use crate::plan::Finding;
-use crate::spire::cli::{Bundle, LocalAuthorities, X509Authority};
+use crate::spire::cli::{Bundle, LOCAL_AUTHORITY, LocalAuthorities, X509Authority};
 use crate::spire::names;
 use crate::steps::identity::server_json_of;
 use crate::steps::live::Live;
 use crate::steps::upgrade::half::Half;
 use crate::steps::upgrade::{hop, ways_on};
 use crate::steps::{continuity, probe, reach, spire};
-
-/// From this version on a server tells which authority is its own (facts, section 3).
-const LOCAL_AUTHORITY: Version = Version::new(1, 11, 0);
 
 /// [`crate::plan::HopPart::ServersGate`] and [`crate::plan::HopPart::AgentsGate`].
 pub(super) struct Gate {
@@ -80,7 +77,7 @@ async fn identity(
 /// The authority ids of the bundle, once all servers show the same. Each has a cache of a second.
 pub(in crate::steps) async fn one_bundle(cx: &StepContext) -> Result<BTreeSet<String>, Failure> {
     loop {
-        let bundles = try_join_all(servers(cx).into_iter().map(|pod| async move {
+        let bundles = try_join_all(names::server_pods(&cx.session.lab.spire).into_iter().map(|pod| async move {
             let bundle: Bundle = server_json_of(cx, &pod, &["bundle", "show"]).await?;
             let ids: BTreeSet<String> = bundle.x509_authorities.iter().filter_map(X509Authority::key_id).collect();
             Ok::<_, Failure>((pod, ids))
@@ -109,7 +106,7 @@ pub(in crate::steps) async fn own_authorities(
     if *version < LOCAL_AUTHORITY {
         return Ok(());
     }
-    try_join_all(servers(cx).into_iter().map(|pod| async move {
+    try_join_all(names::server_pods(&cx.session.lab.spire).into_iter().map(|pod| async move {
         let local: LocalAuthorities = server_json_of(cx, &pod, &["localauthority", "x509", "show"]).await?;
         let id = local.active.authority_id;
         if bundle.contains(&id) {
@@ -122,9 +119,4 @@ pub(in crate::steps) async fn own_authorities(
     }))
     .await?;
     Ok(())
-}
-
-fn servers(cx: &StepContext) -> Vec<String> {
-    let spire = &cx.session.lab.spire;
-    (0..spire.servers).map(|ordinal| format!("{}-{ordinal}", names::server(spire))).collect()
 }

@@ -2,13 +2,9 @@
 //! the older version.
 
 use async_trait::async_trait;
-use k8s_openapi::api::apps::v1::StatefulSet;
-use kube::api::{Patch, PatchParams};
-use serde_json::json;
 
 use crate::engine::{Body, StepContext};
 use crate::error::Failure;
-use crate::kube::api_failure;
 use crate::plan::Finding;
 use crate::spire::names;
 use crate::spire::values::Images;
@@ -58,10 +54,7 @@ impl Body for Restore {
         let (namespace, name) = (&spire.server_namespace, names::server(spire));
 
         cx.progress("stopping the servers");
-        let none = json!({"spec": {"replicas": 0}});
-        let api = cluster.namespaced::<StatefulSet>(namespace);
-        let scaled = api.patch(&name, &PatchParams::default(), &Patch::Merge(&none)).await;
-        scaled.map_err(|error| api_failure(&format!("could not stop {name}"), &error))?;
+        cluster.scale(namespace, &name, 0).await?;
         cluster.pods_gone(namespace, names::SERVER_SELECTOR, &cx.patience()).await?;
 
         cx.progress(format!("putting back the dump of {}", dump.taken_at));
