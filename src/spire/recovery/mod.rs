@@ -5,7 +5,8 @@
 //! | [`loss`] | the table: database kept, older or lost; keys kept or lost; by version: what signs afterwards, who trusts it |
 //! | [`version`] | which versions are the current ones when little or nothing runs |
 //! | [`facts`] | what was seen |
-//! | [`diagnosis`] | what of it is broken, plane by plane, and which parts the way back has |
+//! | [`rows`] | what each plane is seen to be |
+//! | [`diagnosis`] | what of it is broken, and which parts the way back has |
 //! | [`score`] | how a drill went |
 //!
 //! Everything here is pure. Source of the rules: the facts, sections 1, 5 and 9.
@@ -13,6 +14,7 @@
 pub mod diagnosis;
 pub mod facts;
 pub mod loss;
+pub mod rows;
 pub mod score;
 #[cfg(test)]
 mod tests;

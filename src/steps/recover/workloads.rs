@@ -8,8 +8,8 @@ use crate::engine::{Body, StepContext};
 use crate::error::Failure;
 use crate::plan::Finding;
 use crate::spire::recovery::Condition;
-use crate::spire::recovery::diagnosis;
 use crate::spire::recovery::facts::Facts;
+use crate::spire::recovery::rows;
 use crate::steps::reach;
 use crate::steps::recover::{look, servers};
 
@@ -21,7 +21,7 @@ const BACK_OFF: Duration = Duration::from_secs(125);
 pub(super) struct Workloads;
 
 fn judged(facts: &Facts) -> Result<String, String> {
-    let row = diagnosis::workloads(facts);
+    let row = rows::workloads(facts);
     if row.condition == Condition::Sound { Ok(row.seen) } else { Err(row.seen) }
 }
 
@@ -56,7 +56,7 @@ impl Body for Workloads {
             }
             if begun.elapsed() > BACK_OFF && !restarted {
                 let lab = &cx.session.lab.workload;
-                let late = facts.workloads.iter().filter(|workload| diagnosis::trouble(&facts, workload).is_some());
+                let late = facts.workloads.iter().filter(|workload| rows::trouble(&facts, workload).is_some());
                 let late: Vec<String> = late.map(|workload| workload.name.clone()).collect();
                 servers::delete(cx, &reach::cluster(cx).await?, &lab.namespace, &late).await?;
                 restarted = true;
