@@ -49,7 +49,7 @@ pub(super) fn recovery(cx: &StepContext) -> Result<&Recovery, Failure> {
 /// Looks, and judges.
 ///
 /// # Errors
-/// As [`look`].
+/// As [`look()`].
 pub async fn examine(cx: &StepContext) -> Result<(Facts, Diagnosis), Failure> {
     let facts = look(cx).await?;
     let diagnosis = diagnose(&facts);

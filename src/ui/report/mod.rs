@@ -1,4 +1,4 @@
-//! Reports of runs, made of their events alone: a page for people ([`html`]) and JUnit's XML for machines ([`junit`]).
+//! Reports of runs, made of their events alone: a page for people ([`html()`]) and JUnit's XML for machines ([`junit()`]).
 //! A run that is being made and one that is read from a journal give the same report.
 
 mod file;
