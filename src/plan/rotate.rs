@@ -71,6 +71,8 @@ pub enum RotateStep {
     Begin,
     /// A part of the chain of a type of key.
     Key(KeyType, RotatePart),
+    /// The controller managers' webhook has certificates of the new authorities.
+    Webhook,
     /// The `ConfigMap` that agents boot from holds what the servers do.
     ConfigMap,
     /// Nothing suspect is left in any plane.
@@ -82,6 +84,7 @@ impl fmt::Display for RotateStep {
         match self {
             RotateStep::Begin => f.write_str("rotate-begin"),
             RotateStep::Key(key, part) => write!(f, "rotate-{}-{}", key.word(), part.word()),
+            RotateStep::Webhook => f.write_str("rotate-webhook"),
             RotateStep::ConfigMap => f.write_str("rotate-config-map"),
             RotateStep::Verify => f.write_str("rotate-verify"),
         }
@@ -93,7 +96,7 @@ impl FromStr for RotateStep {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let keys = KeyType::ALL.into_iter().flat_map(|key| RotatePart::ALL.map(|part| RotateStep::Key(key, part)));
-        let mut all = keys.chain([RotateStep::Begin, RotateStep::ConfigMap, RotateStep::Verify]);
+        let mut all = keys.chain([RotateStep::Begin, RotateStep::Webhook, RotateStep::ConfigMap, RotateStep::Verify]);
         all.find(|step| step.to_string() == text).ok_or_else(|| format!("`{text}` is no step"))
     }
 }
@@ -164,15 +167,28 @@ impl Rotation {
         ];
         let begin = StepId::Rotate(RotateStep::Begin);
         steps.push(self.step(RotateStep::Begin, vec![StepId::Cluster], lab));
+
+        let x509 = self.keys.contains(&KeyType::X509);
         let mut ends = Vec::new();
         for key in &self.keys {
             let mut before = begin;
             for part in RotatePart::ALL {
-                let step = self.step(RotateStep::Key(*key, part), vec![before], lab);
+                let mut step = self.step(RotateStep::Key(*key, part), vec![before], lab);
+                if part == RotatePart::Revoke && x509 {
+                    // Servers restart for it, and no other command may be on its way to one.
+                    step.needs.push(StepId::Rotate(RotateStep::Webhook));
+                }
                 before = step.id;
                 steps.push(step);
             }
             ends.push(before);
+        }
+        if x509 {
+            let tainted = |key: &KeyType| {
+                RotateStep::Key(*key, if *key == KeyType::X509 { RotatePart::Drain } else { RotatePart::Taint })
+            };
+            let needs = self.keys.iter().map(|key| StepId::Rotate(tainted(key))).collect();
+            steps.push(self.step(RotateStep::Webhook, needs, lab));
         }
         steps.push(self.step(RotateStep::ConfigMap, ends, lab));
         let repaired = StepId::Rotate(RotateStep::ConfigMap);
@@ -212,6 +228,7 @@ fn title(step: RotateStep, servers: &str) -> String {
         RotateStep::Key(KeyType::X509, P::Drain) => "wait until nobody holds an SVID of an old authority".into(),
         RotateStep::Key(KeyType::Jwt, P::Drain) => "wait until agents have dropped the tokens of the old keys".into(),
         RotateStep::Key(key, P::Revoke) => format!("revoke the old {key} authority ({servers})"),
+        RotateStep::Webhook => format!("give the webhook certificates of the new authority ({servers})"),
         RotateStep::ConfigMap => "bring the ConfigMap that agents boot from up to date".into(),
         RotateStep::Verify => "verify that nothing old is left in any plane".into(),
     }
@@ -270,6 +287,10 @@ fn explanation(step: RotateStep, lab: &Lab, only: Option<&str>) -> Explanation {
             "It leaves the bundle: what a thief signs with it is worth nothing from now on.",
             on_each(&format!("localauthority {} revoke -authorityID OLD -output json", key.word())),
         ),
+        RotateStep::Webhook => (
+            "The controller manager keeps its webhook's certificate for half a day, whatever becomes of the CA: after the revocation no ClusterSPIFFEID could be written. A server's pod that starts anew mints one.",
+            pods.iter().map(|pod| format!("kubectl -n {} delete pod {pod}", spire.server_namespace)).collect(),
+        ),
         RotateStep::ConfigMap => (
             "The notifier of charts before 0.26 is not told of a revocation: an agent that boots from the ConfigMap would trust the revoked keys.",
             vec![format!("kubectl -n {} get configmap spire-bundle -o yaml", spire.system_namespace)],
@@ -312,6 +333,8 @@ mod tests {
         assert_eq!(needs("rotate-x509-clear"), ["rotate-begin"]);
         assert_eq!(needs("rotate-jwt-clear"), ["rotate-begin"]);
         assert_eq!(needs("rotate-x509-activate"), ["rotate-x509-spread"]);
+        assert_eq!(needs("rotate-webhook"), ["rotate-x509-drain", "rotate-jwt-taint"]);
+        assert_eq!(needs("rotate-x509-revoke"), ["rotate-x509-drain", "rotate-webhook"]);
         assert_eq!(needs("rotate-config-map"), ["rotate-x509-revoke", "rotate-jwt-revoke"]);
         let one = rotation(&[KeyType::Jwt]).plan(&embedded().unwrap());
         assert!(one.steps.iter().all(|step| !step.id.as_str().contains("x509")));

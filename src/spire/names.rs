@@ -10,6 +10,8 @@ use crate::config::SpireSpec;
 pub const SERVER_CONTAINER: &str = "spire-server";
 /// The container of the agent in an agent pod.
 pub const AGENT_CONTAINER: &str = "spire-agent";
+/// The container of the controller manager in a server pod.
+pub const MANAGER_CONTAINER: &str = "spire-controller-manager";
 /// The CSI driver that mounts the Workload API into pods.
 pub const CSI_DRIVER: &str = "csi.spiffe.io";
 /// Selects server pods. Test pods carry the same name and instance with `component=test`, hence the component

@@ -56,7 +56,7 @@ impl Component {
                 (&spire.server_namespace, names::SERVER_SELECTOR.into(), Some(names::SERVER_CONTAINER))
             }
             Component::ControllerManager => {
-                (&spire.server_namespace, names::SERVER_SELECTOR.into(), Some("spire-controller-manager"))
+                (&spire.server_namespace, names::SERVER_SELECTOR.into(), Some(names::MANAGER_CONTAINER))
             }
             Component::Tornjak => (&spire.server_namespace, names::SERVER_SELECTOR.into(), Some("tornjak")),
             Component::TornjakFrontend => (

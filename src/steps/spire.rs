@@ -8,13 +8,13 @@ use futures::future::{join_all, try_join_all};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::ResourceExt;
-use kube::api::ListParams;
+use kube::api::{DeleteParams, ListParams, Preconditions};
 use semver::Version;
 
 use crate::config::SpireSpec;
 use crate::engine::{Body, StepContext};
 use crate::error::{Failure, Kind};
-use crate::kube::{Cluster, Rollout, api_failure, by_kubectl, describe_pod, is_ready};
+use crate::kube::{Cluster, Judgement, Rollout, api_failure, by_kubectl, describe_pod, doom_of, is_ready};
 use crate::plan::Finding;
 use crate::spire::names;
 use crate::spire::values::{Images, Phase};
@@ -111,6 +111,36 @@ pub async fn healthy(cx: &StepContext) -> Result<String, Failure> {
     }))
     .await?;
     Ok(format!("{} of {} servers healthy", spire.servers, spire.servers))
+}
+
+/// Starts a server's pod anew, and waits until its successor serves. Its keys stay on its claim.
+///
+/// # Errors
+/// It does not come back.
+pub async fn restart_server(cx: &StepContext, cluster: &Cluster, pod: &str) -> Result<(), Failure> {
+    let api = cluster.namespaced::<Pod>(&cx.session.lab.spire.server_namespace);
+    let found = api.get_opt(pod).await.map_err(|error| api_failure(&format!("could not read pod {pod}"), &error))?;
+    let before = found.and_then(|found| found.uid());
+    let exactly = Preconditions { uid: before.clone(), resource_version: None };
+    let params = DeleteParams { preconditions: Some(exactly), ..DeleteParams::default() };
+    match api.delete(pod, &params).await {
+        Ok(_) => {}
+        // Somebody was faster.
+        Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {}
+        Err(error) => return Err(api_failure(&format!("could not restart {pod}"), &error)),
+    }
+    let patience = cx.patience();
+    let back = cluster.wait_one(api, pod, &patience, |found: Option<&Pod>| match found {
+        Some(found) if found.uid() == before => Judgement::Waiting(format!("{pod} is ending")),
+        Some(found) if is_ready(found) => Judgement::Good(()),
+        Some(found) => match doom_of(found) {
+            Some(doom) => Judgement::Hopeless(doom.failure(None)),
+            None => Judgement::Waiting(describe_pod(found)),
+        },
+        None => Judgement::Waiting(format!("{pod} is to be made anew")),
+    });
+    back.await.map_err(|failure| failure.context(format!("{pod} does not come back")))?;
+    healthy(cx).await.map(drop)
 }
 
 #[async_trait]

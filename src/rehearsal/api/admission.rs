@@ -13,6 +13,9 @@ use crate::rehearsal::store::{Key, Store};
 /// kube-proxy and the API server have to see the endpoint.
 const WEBHOOK_LAG_SECONDS: i64 = 3;
 
+/// On a pod: the certificate of the webhook in it is of a CA that is revoked.
+pub(in crate::rehearsal) const UNTRUSTED_WEBHOOK: &str = "/metadata/annotations/rehearsal~1webhook-untrusted";
+
 /// Whether `object` may be stored in the place of `before`.
 ///
 /// # Errors
@@ -251,9 +254,13 @@ fn reach(store: &Store, webhook: &Value) -> Result<(), String> {
         })
     };
     let pods = store.list_shared("v1", "Pod", Some(namespace));
-    let answers = pods.iter().any(|pod| select::selects_plainly(&service["spec"]["selector"], pod) && settled(pod));
-    if answers {
-        return Ok(());
+    let mut answering =
+        pods.iter().filter(|pod| select::selects_plainly(&service["spec"]["selector"], pod) && settled(pod)).peekable();
+    if answering.peek().is_some() {
+        // The API server may be led to any of them.
+        let trusted = answering.all(|pod| pod.pointer(UNTRUSTED_WEBHOOK).is_none());
+        let why = "tls: failed to verify certificate: x509: certificate signed by unknown authority";
+        return if trusted { Ok(()) } else { Err(why.to_owned()) };
     }
     // kube-proxy rejects connections to a service that has no endpoint.
     let port = number(webhook, "/clientConfig/service/port", 443);

@@ -7,9 +7,12 @@ use serde_json::{Value, json};
 
 use super::server::CONTAINER;
 use super::{Database, Journal, Pass, Server, Spire};
+use crate::rehearsal::api::admission::UNTRUSTED_WEBHOOK;
 use crate::rehearsal::authority::{Authority, jwt_key_id, public_key};
 use crate::rehearsal::faults::Fault;
+use crate::rehearsal::object::set;
 use crate::rehearsal::pods;
+use crate::rehearsal::store::Key;
 use crate::spire::certificate;
 use crate::spire::records::{Bundle, Certificate, PublicKey};
 use crate::spire::rotation::KeyType;
@@ -210,6 +213,9 @@ impl Spire {
             }
             "revoke" => {
                 self.revoke(pass, &server, key, &journal, id)?;
+                if journal.old.as_ref().is_some_and(|old| key == KeyType::X509 && old.seed == server.webhook) {
+                    pass.store.update(&Key::of(pod), |pod| set(pod, UNTRUSTED_WEBHOOK, "true"));
+                }
                 let name = if key == KeyType::X509 { "X.509" } else { "JWT" };
                 pass.log(
                     pod,

@@ -67,6 +67,9 @@ pub(in crate::rehearsal) struct Server {
     pub(in crate::rehearsal) journal: Journal,
     pub(super) up_since: Timestamp,
     published: Timestamp,
+    /// The seed of the authority that signed the certificate of the webhook beside it: minted at the start, and kept.
+    #[serde(default)]
+    pub(super) webhook: String,
 }
 
 /// What a server says whose journal outlives its bundle.
@@ -248,8 +251,16 @@ impl Spire {
             prepared: None,
             old: None,
         });
-        let mut server =
-            Server { version, settings, disk, database: home, journal, up_since: pass.now, published: pass.now };
+        let mut server = Server {
+            webhook: journal.active.seed.clone(),
+            version,
+            settings,
+            disk,
+            database: home,
+            journal,
+            up_since: pass.now,
+            published: pass.now,
+        };
         if is_new {
             say("level=info msg=\"X509 CA prepared\" slot=A subsystem_name=ca_manager");
             self.append(pass.now, &server, server.journal.active.clone());

@@ -66,6 +66,14 @@ async fn slots_are_each_servers_own_and_the_bundle_is_everybodys() {
     assert!(said.contains("root CA is already tainted"), "{said}");
     scene.says(&server(&scene, 0, &format!("localauthority x509 revoke -authorityID {old}"))).await;
     assert_eq!(bundle(&scene).await.0.len(), 3);
+    // The webhook beside that server has its certificate of the authority that is gone, until its pod starts anew.
+    let identity = json!({
+        "apiVersion": "spire.spiffe.io/v1alpha1", "kind": "ClusterSPIFFEID", "metadata": {"name": "mine"},
+        "spec": {"spiffeIDTemplate": "spiffe://td/x", "podSelector": {}},
+    });
+    let options = WriteOptions { manager: "coastal", force: true, dry_run: true };
+    let refused = api::apply(&scene.store(), &identity, Part::Main, options).unwrap_err();
+    assert!(refused.message.contains("x509: certificate signed by unknown authority"), "{refused:?}");
     // It is shown until the next prepare, or a restart.
     assert_eq!(slots(&scene, 0, "x509").await.old.unwrap().authority_id, old);
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Authority, KeyType, Orphan, Slots, View};
+use super::{Authority, KeyType, Orphan, Slots, Verb, View};
 use crate::spire::planes::Planes;
 
 /// For one type of key: what is to go. Of all that is remembered, only this decides anything.
@@ -17,6 +17,9 @@ pub struct Record {
     /// Those that this rotation prepared, and the pods that did it.
     #[serde(default)]
     pub prepared: BTreeMap<String, String>,
+    /// When each kind of thing was done last, on whichever server.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub done_at: BTreeMap<Verb, Timestamp>,
     /// If only one server's keys are to go: its pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<String>,
@@ -34,7 +37,7 @@ impl Record {
                 ids.collect()
             }
         };
-        Record { compromised, prepared: BTreeMap::new(), server }
+        Record { compromised, server, ..Record::default() }
     }
 
     /// Whether the server in that pod takes part.

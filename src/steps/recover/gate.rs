@@ -7,10 +7,15 @@ use async_trait::async_trait;
 use crate::engine::{Body, StepContext};
 use crate::error::Failure;
 use crate::plan::Finding;
+use crate::spire::names;
 use crate::steps::live::Live;
 use crate::steps::recover::look;
 use crate::steps::upgrade::gate;
 use crate::steps::{probe, reach, spire};
+
+/// What the API server says of a webhook whose certificate is of an authority that is gone. The controller manager mints
+/// its certificate when it starts, and keeps it for half a day whatever becomes of the CA.
+const UNTRUSTED: &str = "certificate signed by unknown authority";
 
 /// [`crate::spire::recovery::Part::Webhook`].
 pub(super) struct Webhook;
@@ -25,8 +30,16 @@ impl Body for Webhook {
         })
     }
 
-    async fn run(&self, _cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
-        Ok(()) // it runs beside the servers, and is waited for
+    async fn run(&self, cx: &StepContext, found: &Finding) -> Result<(), Failure> {
+        // Else it runs beside the servers, and is waited for.
+        if found.detail().contains(UNTRUSTED) {
+            let cluster = reach::cluster(cx).await?;
+            for pod in names::server_pods(&cx.session.lab.spire).iter().rev() {
+                cx.progress(format!("restarting {pod}: its webhook's certificate is of an authority that is gone"));
+                spire::restart_server(cx, &cluster, pod).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {

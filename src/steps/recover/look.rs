@@ -346,7 +346,7 @@ fn complaint_of(line: &str) -> String {
 }
 
 /// Why a ClusterSPIFFEID cannot be written, if it cannot.
-pub(super) async fn webhook(cluster: &Cluster) -> Option<String> {
+pub(in crate::steps) async fn webhook(cluster: &Cluster) -> Option<String> {
     let probe: DynamicObject = serde_json::from_value(json!({
         "apiVersion": "spire.spiffe.io/v1alpha1", "kind": "ClusterSPIFFEID",
         "metadata": {"name": "coastal-webhook-check"},

@@ -3,19 +3,16 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Pod;
-use kube::api::DeleteParams;
 use serde_json::Value;
 
 use super::{gate, hold, in_words, observe, remember, rotation};
 use crate::engine::StepContext;
 use crate::error::Failure;
-use crate::kube::api_failure;
 use crate::plan::RotatePart;
 use crate::spire::names;
 use crate::spire::planes::brief;
 use crate::spire::rotation::{Action, KeyType, Phase, Plan, Verb};
-use crate::steps::reach;
+use crate::steps::{reach, spire};
 use crate::tools::CommandError;
 
 /// A rotation of three servers takes seven such turns, and as many while the servers hear of each other; with
@@ -76,12 +73,16 @@ async fn pass_gate(cx: &StepContext, key: KeyType, plan: &Plan) -> Result<(), Fa
 
 /// Does one thing; false if the server says that its slots are not what they were, so that it has to be decided anew.
 async fn act(cx: &StepContext, key: KeyType, action: &Action) -> Result<bool, Failure> {
-    let Some(words) = action.argv(key) else { return restart(cx, action).await.map(|()| true) };
+    let now = || cx.session.world.clock.now();
+    let Some(words) = action.argv(key) else {
+        spire::restart_server(cx, &reach::cluster(cx).await?, &action.pod).await?;
+        remember(cx, |incident| incident.note(now(), format!("{}: restarted", action.pod)))?;
+        return Ok(true);
+    };
     let mut argv = vec!["/opt/spire/bin/spire-server"];
     argv.extend(words.iter().map(String::as_str));
     argv.extend(["-output", "json"]);
     let namespace = &cx.session.lab.spire.server_namespace;
-    let now = || cx.session.world.clock.now();
     let what = |id: &str| format!("{}: {key} {} {id}", action.pod, action.verb).trim_end().to_owned();
     match reach::exec(cx, namespace, &action.pod, names::SERVER_CONTAINER, &argv).await {
         Ok(output) => {
@@ -90,9 +91,9 @@ async fn act(cx: &StepContext, key: KeyType, action: &Action) -> Result<bool, Fa
                 answer_id(&answer).or(action.id.as_deref()).unwrap_or("(the server named no authority)").to_owned();
             remember(cx, |incident| {
                 incident.note(now(), what(&id));
-                if action.verb == Verb::Prepare
-                    && let Some(record) = incident.keys.get_mut(&key)
-                {
+                let Some(record) = incident.keys.get_mut(&key) else { return };
+                record.done_at.insert(action.verb, now());
+                if action.verb == Verb::Prepare {
                     record.prepared.insert(id.clone(), action.pod.clone());
                 }
             })?;
@@ -156,16 +157,6 @@ fn verdict(verb: Verb, error: &CommandError) -> Refusal {
         }
         _ => Refusal::Real,
     }
-}
-
-/// The StatefulSet makes the pod anew; the next one is deleted only when this one is there again.
-async fn restart(cx: &StepContext, action: &Action) -> Result<(), Failure> {
-    let cluster = reach::cluster(cx).await?;
-    let api = cluster.namespaced::<Pod>(&cx.session.lab.spire.server_namespace);
-    let deleted = api.delete(&action.pod, &DeleteParams::default()).await;
-    deleted.map_err(|error| api_failure(&format!("could not restart {}", action.pod), &error))?;
-    remember(cx, |incident| incident.note(cx.session.world.clock.now(), format!("{}: restarted", action.pod)))?;
-    crate::steps::spire::healthy(cx).await.map(drop)
 }
 
 #[cfg(test)]

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{hold, rotation};
+use super::{hold, record_of, rotation};
 use crate::engine::StepContext;
 use crate::error::{Failure, Kind};
 use crate::spire::planes::{Lag, Planes, Wrong};
-use crate::spire::rotation::{Gate, KeyType};
+use crate::spire::rotation::{Gate, KeyType, Verb};
 use crate::steps::{planes, probe, reach};
 
 /// How often the planes are looked at.
@@ -32,10 +32,9 @@ pub(super) async fn wait(cx: &StepContext, key: KeyType, gate: &Gate) -> Result<
             Ok(format!("{} new authorities are in every plane", ids.len()))
         }
         (Gate::Spread(ids), KeyType::Jwt) => {
-            let since = Instant::now();
             let accepted = rotation(cx)?.accepted.clone();
             until_kept(cx, |planes| planes.lacking(KeyType::Jwt, ids, &accepted)).await?;
-            syncs(cx, since, "to have the new JWT keys").await?;
+            syncs(cx, Verb::Prepare, "to have the new JWT keys").await?;
             Ok(format!("{} new keys are in database, servers and ConfigMap; agents had 15 s, three syncs", ids.len()))
         }
         (Gate::Issuing(suspect), KeyType::X509) => issuing(cx, suspect).await,
@@ -46,7 +45,7 @@ pub(super) async fn wait(cx: &StepContext, key: KeyType, gate: &Gate) -> Result<
             Ok(format!("no workload holds an SVID of the {} old authorities", ids.len()))
         }
         (Gate::Drained(_), KeyType::Jwt) => {
-            syncs(cx, Instant::now(), "to drop the tokens of the old keys").await?;
+            syncs(cx, Verb::Taint, "to drop the tokens of the old keys").await?;
             Ok("agents had 15 s, three syncs, to drop the tokens of the old keys".into())
         }
     }
@@ -127,11 +126,16 @@ fn closed(lags: &[Lag], only_unknown: bool) -> Failure {
     failure.next("what was done stays; `coastal rotate --yes` goes on from there")
 }
 
-/// Gives agents their turns.
-async fn syncs(cx: &StepContext, since: Instant, what: &str) -> Result<(), Failure> {
-    while since.elapsed() < JWT_SYNC {
+/// Gives agents their turns, from when the last server did what they have to hear of.
+async fn syncs(cx: &StepContext, verb: Verb, what: &str) -> Result<(), Failure> {
+    let now = cx.session.world.clock.now();
+    let since = record_of(cx, KeyType::Jwt)?.done_at.get(&verb).copied().unwrap_or(now);
+    // A clock that was set back makes it no longer.
+    let passed = Duration::try_from(now.duration_since(since)).unwrap_or_default();
+    let until = Instant::now() + JWT_SYNC.saturating_sub(passed);
+    while Instant::now() < until {
         cx.progress(format!("giving the agents {} s, three syncs, {what}", JWT_SYNC.as_secs()));
-        cx.sleep(LOOK.min(JWT_SYNC.saturating_sub(since.elapsed()))).await?;
+        cx.sleep(LOOK.min(until.saturating_duration_since(Instant::now()))).await?;
     }
     Ok(())
 }

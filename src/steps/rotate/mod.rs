@@ -6,6 +6,7 @@ mod gate;
 mod observe;
 pub mod record;
 mod verify;
+mod webhook;
 
 use std::time::Duration;
 
@@ -32,6 +33,7 @@ pub fn body(step: RotateStep) -> Box<dyn Body> {
     match step {
         RotateStep::Begin => Box::new(Begin),
         RotateStep::Key(key, part) => Box::new(Part { key, part }),
+        RotateStep::Webhook => Box::new(webhook::Webhook),
         RotateStep::ConfigMap => Box::new(config_map::ConfigMap),
         RotateStep::Verify => Box::new(verify::Verify),
     }
@@ -179,7 +181,8 @@ impl Body for Part {
     }
 
     async fn run(&self, cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
-        act::advance(cx, self.key, self.upto()).await
+        // A wait has nothing to do; whether its time has come is decided anew at its end.
+        if self.waits() { Ok(()) } else { act::advance(cx, self.key, self.upto()).await }
     }
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {

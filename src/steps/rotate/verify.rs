@@ -11,6 +11,7 @@ use crate::error::Failure;
 use crate::plan::Finding;
 use crate::spire::planes::{Lag, Planes};
 use crate::spire::rotation::{Orphan, Outcome, Phase, next_actions};
+use crate::steps::recover::look;
 use crate::steps::{planes, reach, workload};
 
 /// [`crate::plan::RotateStep::Verify`].
@@ -45,6 +46,9 @@ impl Body for Verify {
             })?;
         }
         let planes = clean(cx).await?;
+        if let Some(why) = look::webhook(&reach::cluster(cx).await?).await {
+            return Err(Failure::check_failed(why).next("`coastal recover` mends it"));
+        }
         let until = last_svid(cx).await?;
         remember(cx, |incident| {
             let now = cx.session.world.clock.now();
