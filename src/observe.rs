@@ -232,7 +232,8 @@ pub struct MonitorStatus {
 /// The cluster is not the lab's, or it should be there and does not answer. What cannot be read inside it is a
 /// trouble in the status.
 pub async fn status(session: &Arc<Session>, cancel: &CancellationToken) -> Result<Status, Failure> {
-    let cx = looking(session, cancel);
+    let session = session.at_one_moment();
+    let cx = looking(&session, cancel);
     let lab = &session.lab;
     let mut status = Status {
         schema: 1,

@@ -41,6 +41,14 @@ impl Session {
         Arc::new(Session::plain(lab, world, paths))
     }
 
+    /// The same lab for looking at one moment of it: each command that is asked twice runs once.
+    #[must_use]
+    pub fn at_one_moment(&self) -> Arc<Self> {
+        let cluster = self.cluster.clone();
+        let world = self.world.at_one_moment();
+        Arc::new(Session { cluster, ..Session::plain(self.lab.clone(), world, self.paths.clone()) })
+    }
+
     fn plain(lab: Lab, world: World, paths: Paths) -> Self {
         Session {
             lab,

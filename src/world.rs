@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::Failure;
 use crate::tools::Runner;
+use crate::tools::once::Once;
 
 /// Everything outside.
 #[derive(Clone)]
@@ -27,6 +28,14 @@ pub struct World {
     pub fetcher: Arc<dyn Fetcher>,
     /// Tells what the machine has to spare.
     pub host: Arc<dyn Host>,
+}
+
+impl World {
+    /// The same world for looking at one moment of it: each command that is asked twice runs once.
+    #[must_use]
+    pub fn at_one_moment(&self) -> World {
+        World { runner: Arc::new(Once::before(Arc::clone(&self.runner))), ..self.clone() }
+    }
 }
 
 /// Makes a Kubernetes client.

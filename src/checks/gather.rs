@@ -37,6 +37,15 @@ use crate::tools::{Tool, docker, helm, versions};
 
 /// Looks. With `host_only` at nothing but the machine, and whether there is a cluster.
 pub async fn gather(session: &Arc<Session>, host_only: bool, cancel: &CancellationToken) -> Evidence {
+    let moment = session.at_one_moment();
+    let evidence = look(&moment, host_only, cancel).await;
+    if let Some(cluster) = moment.cluster.get() {
+        let _ = session.cluster.set(cluster.clone());
+    }
+    evidence
+}
+
+async fn look(session: &Arc<Session>, host_only: bool, cancel: &CancellationToken) -> Evidence {
     let cx = &observe::looking(session, cancel);
     let host = async {
         let (tools, info) = tokio::join!(tools(cx), docker_info(cx));

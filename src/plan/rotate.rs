@@ -3,10 +3,11 @@
 //! What each part does is decided when it runs, by [`next_actions`](crate::spire::rotation::next_actions) from what is
 //! seen then: a part whose work was done before, by an interrupted run or by the servers' own rotator, is passed over.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -15,7 +16,10 @@ use tokio::time::Instant;
 use crate::config::Lab;
 use crate::plan::{Explanation, Plan, Role, Step, StepId, build};
 use crate::spire::names;
-use crate::spire::rotation::{Incident, KeyType};
+use crate::spire::rotation::{self, Incident, KeyType};
+
+/// For so long what was seen of the servers is what they hold. Each look costs six calls of kubectl.
+const FRESH: Duration = Duration::from_secs(2);
 
 /// A part of a rotation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -130,6 +134,8 @@ pub struct Rotation {
     incident: Mutex<Option<Incident>>,
     /// Gates that this run has seen open, so that the step after need not look again.
     open: Mutex<BTreeSet<(KeyType, RotatePart)>>,
+    /// What was decided last for each type, and when; forgotten when anything is done.
+    decided: Mutex<BTreeMap<KeyType, (Instant, rotation::Plan)>>,
     /// When the lease was last renewed. Both chains renew it, one at a time.
     pub held: tokio::sync::Mutex<Option<Instant>>,
 }
@@ -145,12 +151,30 @@ impl Rotation {
         incident: Option<Incident>,
     ) -> Self {
         let (incident, open, held) = (Mutex::new(incident), Mutex::default(), tokio::sync::Mutex::default());
-        Rotation { keys, server, accepted, since, holder, incident, open, held }
+        Rotation { keys, server, accepted, since, holder, incident, open, decided: Mutex::default(), held }
     }
 
     /// What is remembered.
     pub fn incident(&self) -> MutexGuard<'_, Option<Incident>> {
         self.incident.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was decided for that type a moment ago, if nothing was done since.
+    #[must_use]
+    pub fn decided(&self, key: KeyType) -> Option<rotation::Plan> {
+        let decided = self.decided.lock().unwrap_or_else(PoisonError::into_inner);
+        decided.get(&key).filter(|(at, _)| at.elapsed() < FRESH).map(|(_, plan)| plan.clone())
+    }
+
+    /// Keeps what was decided.
+    pub fn decide(&self, key: KeyType, plan: &rotation::Plan) {
+        let mut decided = self.decided.lock().unwrap_or_else(PoisonError::into_inner);
+        decided.insert(key, (Instant::now(), plan.clone()));
+    }
+
+    /// Something was done: what was decided before is worth nothing.
+    pub fn forget(&self) {
+        self.decided.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// The gates that were seen open.

@@ -1,6 +1,7 @@
 //! What Prometheus knows of SPIRE: whether it sees the servers and agents at all, and the numbers that matter. Asked
 //! through a forward of our own, so nothing has to be opened first.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ use crate::steps::reach;
 const LIMIT: Duration = Duration::from_secs(10);
 /// How many points a series has.
 const POINTS: i64 = 60;
+/// Prometheus repeats the last value of a series for so long, in seconds, unless it saw the series end.
+const STALE: f64 = 300.0;
 
 /// What Prometheus knows.
 #[derive(Debug, Clone, Serialize)]
@@ -88,6 +91,9 @@ pub struct Series {
     pub of: String,
     /// Values in the order of time; where there was none, a gap is left out.
     pub values: Vec<f64>,
+    /// Others have newer values: its pod is gone.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub ended: bool,
 }
 
 /// Prometheus' envelope.
@@ -111,6 +117,13 @@ struct Row {
     #[serde(default)]
     metric: BTreeMap<String, String>,
     values: Vec<(f64, String)>,
+}
+
+impl Row {
+    /// When its last value was, in seconds since 1970.
+    fn last(&self) -> Option<f64> {
+        self.values.last().map(|(time, _)| *time)
+    }
 }
 
 #[derive(Deserialize)]
@@ -166,7 +179,7 @@ pub async fn look(cx: &StepContext, window: Duration) -> Result<Metrics, Failure
         }
     }))
     .await;
-    let mut panels = Vec::new();
+    let mut matrices = Vec::new();
     for (panel, query, answer) in answers {
         let (matrix, said) = answer?;
         for remark in said {
@@ -174,10 +187,16 @@ pub async fn look(cx: &StepContext, window: Duration) -> Result<Metrics, Failure
                 remarks.push(remark);
             }
         }
-        let series = matrix.result.iter().map(|row| series(row, panel.by)).collect();
-        let (id, title, unit, is_trouble) = (panel.id, panel.title, panel.unit, panel.is_trouble);
-        panels.push(PanelValues { id, title, unit, is_trouble, query, series });
+        matrices.push((panel, query, matrix.result));
     }
+    let newest = matrices.iter().flat_map(|(_, _, rows)| rows).filter_map(Row::last).fold(f64::MIN, f64::max);
+    let panels = matrices
+        .into_iter()
+        .map(|(panel, query, rows)| {
+            let (id, title, unit, is_trouble) = (panel.id, panel.title, panel.unit, panel.is_trouble);
+            PanelValues { id, title, unit, is_trouble, query, series: series(rows, panel.by, newest) }
+        })
+        .collect();
     Ok(Metrics { schema: 1, window_s, targets, blind, panels, remarks })
 }
 
@@ -197,10 +216,28 @@ fn range(query: &str, start: i64, end: i64) -> String {
     format!("/api/v1/query_range?{pairs}")
 }
 
-fn series(row: &Row, by: &str) -> Series {
-    let of = row.metric.get(by).cloned().unwrap_or_default();
-    let values = row.values.iter().filter_map(|(_, text)| text.parse::<f64>().ok()).filter(|value| value.is_finite());
-    Series { of, values: values.collect() }
+/// The rows of each value of the label `by` as one series: a pod that came back at another address begins a new row.
+/// Where two have a value for the same time, it is the younger row's. `newest` is the time of the newest value of all.
+fn series(mut rows: Vec<Row>, by: &str, newest: f64) -> Vec<Series> {
+    rows.sort_by(|one, other| one.last().partial_cmp(&other.last()).unwrap_or(Ordering::Equal));
+    let mut merged: BTreeMap<String, BTreeMap<i64, f64>> = BTreeMap::new();
+    for row in rows {
+        let values = row.values.iter().filter_map(|(time, text)| Some((*time, text.parse::<f64>().ok()?)));
+        let points = merged.entry(row.metric.get(by).cloned().unwrap_or_default()).or_default();
+        // Whole seconds: so are the steps of a range.
+        #[expect(clippy::cast_possible_truncation, reason = "a time of day in seconds")]
+        points.extend(values.filter(|(_, value)| value.is_finite()).map(|(time, value)| (time as i64, value)));
+    }
+    #[expect(clippy::cast_precision_loss, reason = "a time of day in seconds")]
+    let ended = |last: i64| newest - last as f64 > STALE;
+    merged
+        .into_iter()
+        .map(|(of, points)| Series {
+            of,
+            ended: points.keys().next_back().copied().is_none_or(ended),
+            values: points.into_values().collect(),
+        })
+        .collect()
 }
 
 /// The targets of PodMonitors in SPIRE's namespaces. Their pools are called `podMonitor/NAMESPACE/NAME/NUMBER`.
@@ -259,14 +296,29 @@ mod tests {
         let body = br#"{"status":"success","data":{"resultType":"matrix","result":[
             {"metric":{"pod":"spire-server-0"},"values":[[1,"5"],[61,"NaN"],[121,"7.5"]]}]},"warnings":["w"]}"#;
         let (matrix, warnings) = read::<Matrix>(StatusCode::OK, body).unwrap();
-        let rows: Vec<Series> = matrix.result.iter().map(|row| series(row, "pod")).collect();
-        assert_eq!(rows, [Series { of: "spire-server-0".into(), values: vec![5.0, 7.5] }]);
+        let all = series(matrix.result, "pod", 121.0);
+        assert_eq!(all, [Series { of: "spire-server-0".into(), values: vec![5.0, 7.5], ended: false }]);
         assert_eq!(warnings, ["w"]);
         let refused = br#"{"status":"error","errorType":"bad_data","error":"parse error"}"#;
         let failure = read::<Matrix>(StatusCode::BAD_REQUEST, refused).err().unwrap();
         assert!(failure.message.ends_with("400 Bad Request): parse error"), "{failure}");
         let page = read::<Matrix>(StatusCode::BAD_GATEWAY, b"<html>").err().unwrap();
         assert!(page.message.contains("is not its JSON"), "{page}");
+    }
+
+    #[test]
+    fn a_pod_that_came_back_is_one_series_and_one_that_is_gone_has_ended() {
+        let row = |pod: &str, values: &[(f64, &str)]| Row {
+            metric: [("pod".to_owned(), pod.to_owned())].into(),
+            values: values.iter().map(|(time, text)| (*time, (*text).to_owned())).collect(),
+        };
+        let rows = vec![
+            row("a", &[(600.0, "3"), (660.0, "4")]),
+            row("a", &[(540.0, "1"), (600.0, "1")]),
+            row("b", &[(60.0, "9")]),
+        ];
+        let of = |of: &str, values: &[f64], ended| Series { of: of.into(), values: values.to_vec(), ended };
+        assert_eq!(series(rows, "pod", 660.0), [of("a", &[1.0, 3.0, 4.0], false), of("b", &[9.0], true)]);
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod helm;
 pub mod kind;
 pub mod kubectl;
 pub mod machine;
+pub mod once;
 pub mod ports;
 pub mod process;
 pub mod versions;

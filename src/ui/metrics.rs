@@ -65,11 +65,11 @@ fn row(panel: &PanelValues, series: &Series, width: usize, style: Style) -> Vec<
     let least = values.iter().copied().fold(f64::INFINITY, f64::min);
     let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let say = |value| if values.is_empty() { String::new() } else { spelt(value, panel.unit) };
-    let mark = if panel.is_trouble && now > 0.0 { " (!)" } else { "" };
+    let mark = if panel.is_trouble && now > 0.0 && !series.ended { " (!)" } else { "" };
     vec![
         format!("{}{mark}", panel.title),
         tame(&series.of),
-        say(now),
+        if series.ended { "gone".to_owned() } else { say(now) },
         say(least),
         say(most),
         plot(values, width, if style.unicode { &BLOCKS } else { &LETTERS }),
@@ -129,7 +129,7 @@ mod tests {
             query: "x".into(),
             series,
         };
-        let series = |of: &str, values: &[f64]| Series { of: of.into(), values: values.to_vec() };
+        let series = |of: &str, values: &[f64]| Series { of: of.into(), values: values.to_vec(), ended: false };
         Metrics {
             schema: 1,
             window_s: 3600,

@@ -34,8 +34,14 @@ pub fn render(status: &Status, now: Timestamp) -> String {
             |versions: &[String]| if versions.is_empty() { "none answers".to_owned() } else { versions.join(", ") };
         let ready = spire.servers_ready.as_ref().map(|ready| format!(" ({ready})")).unwrap_or_default();
         rows.push(("servers", format!("{}{ready}", versions(&spire.servers))));
-        let pods = spire.agent_pods.map(|count| format!(" of {count}")).unwrap_or_default();
-        let attested = spire.attested_agents.map(|count| format!(" ({count}{pods} attested)")).unwrap_or_default();
+        let attested = match (spire.attested_agents, spire.agent_pods) {
+            (Some(attested), Some(pods)) if attested > pods => {
+                format!(" ({pods} running; {attested} attested, some on nodes that are gone)")
+            }
+            (Some(attested), Some(pods)) => format!(" ({attested} of {pods} attested)"),
+            (Some(attested), None) => format!(" ({attested} attested)"),
+            (None, _) => String::new(),
+        };
         rows.push(("agents", format!("{}{attested}", versions(&spire.agents))));
         if let (Some(schema), Some(code)) = (spire.schema, &spire.code_version) {
             rows.push(("database", format!("schema {schema}, written by SPIRE {code}")));

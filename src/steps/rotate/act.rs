@@ -39,6 +39,7 @@ pub(super) async fn advance(cx: &StepContext, key: KeyType, upto: Phase) -> Resu
         // Servers see each other's changes of the bundle a second later (facts, section 9).
         if turns % HEARD_WITHIN != 0 && plan.actions.iter().all(|action| done.contains(action)) {
             cx.sleep(LOOK).await?;
+            rotation(cx)?.forget();
             continue;
         }
         pass_gate(cx, key, &plan).await?;
@@ -49,7 +50,9 @@ pub(super) async fn advance(cx: &StepContext, key: KeyType, upto: Phase) -> Resu
             if cx.cancel.is_cancelled() {
                 return Err(Failure::interrupted().next("`coastal rotate --yes` goes on where this one stopped"));
             }
-            if !act(cx, key, action).await? {
+            let acted = act(cx, key, action).await;
+            rotation(cx)?.forget();
+            if !acted? {
                 break;
             }
             done.insert(action.clone());

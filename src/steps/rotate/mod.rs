@@ -11,13 +11,14 @@ mod webhook;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::future::try_join_all;
 use tokio::time::Instant;
 
 use crate::engine::{Body, StepContext};
 use crate::error::Failure;
 use crate::kube::Holder;
 use crate::plan::{Finding, RotatePart, RotateStep, Rotation};
-use crate::spire::rotation::{Gate, Incident, KeyType, Phase, Plan, Record};
+use crate::spire::rotation::{Gate, Incident, KeyType, Phase, Plan, Record, View};
 use crate::steps::{planes, reach};
 
 pub use observe::{Survey, survey};
@@ -96,10 +97,16 @@ impl Body for Begin {
     async fn run(&self, cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
         hold(cx).await?;
         let rotation = rotation(cx)?;
-        for key in &rotation.keys {
-            observe::complete(&observe::view(cx, *key).await?, rotation.server.as_deref())?;
+        let looks = rotation.keys.iter().map(|key| async {
+            let view = observe::view(cx, *key).await?;
+            Ok::<(KeyType, View), Failure>((*key, view))
+        });
+        let (views, planes) = tokio::join!(try_join_all(looks), planes::collect(cx));
+        let views = views?;
+        for (_, view) in &views {
+            observe::complete(view, rotation.server.as_deref())?;
         }
-        let planes = planes::collect(cx).await?;
+        let planes = planes?;
         let unknown: Vec<String> = planes.unknown(&rotation.accepted).map(|lag| lag.to_string()).collect();
         if !unknown.is_empty() {
             let names: Vec<String> = planes.unknown(&rotation.accepted).map(|lag| lag.plane).collect();
@@ -115,10 +122,9 @@ impl Body for Begin {
             return Ok(());
         }
         let mut incident = Incident::open(cx.session.world.clock.now(), std::collections::BTreeMap::new());
-        for key in &rotation.keys {
-            let view = observe::view(cx, *key).await?;
-            incident.keys.insert(*key, Record::open(&view, rotation.server.clone()));
-            incident.saw(*key, &view);
+        for (key, view) in &views {
+            incident.keys.insert(*key, Record::open(view, rotation.server.clone()));
+            incident.saw(*key, view);
         }
         incident.planes_before = Some(planes);
         incident.note(cx.session.world.clock.now(), "opened: every authority that is there now is to go");

@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::record_of;
+use super::{record_of, rotation};
 use crate::engine::StepContext;
 use crate::error::Failure;
 use crate::spire::bundles::Keys;
@@ -83,12 +83,16 @@ pub(super) fn complete(view: &View, server: Option<&str>) -> Result<(), Failure>
 /// # Errors
 /// Nothing can be done: why, and the way round.
 pub(super) async fn decide(cx: &StepContext, key: KeyType) -> Result<Plan, Failure> {
+    if let Some(plan) = rotation(cx)?.decided(key) {
+        return Ok(plan);
+    }
     let until = cx.deadline().min(Instant::now() + RESTARTS);
     loop {
         let view = view(cx, key).await?;
         let plan = next_actions(key, &view, &record_of(cx, key)?);
         let comes = plan.blocked.iter().all(|why| matches!(why, Blocked::Unreachable { .. }));
         if plan.blocked.is_empty() {
+            rotation(cx)?.decide(key, &plan);
             return Ok(plan);
         }
         if !comes || Instant::now() + LOOK > until {

@@ -71,6 +71,7 @@ impl Body for Webhook {
             hold(cx).await?;
             cx.progress(format!("restarting {pod}, for a certificate of the new authority"));
             spire::restart_server(cx, &cluster, &pod).await?;
+            rotation(cx)?.forget();
             remember(cx, |incident| incident.note(cx.session.world.clock.now(), format!("{pod}: restarted")))?;
         }
         Ok(())
