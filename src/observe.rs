@@ -19,13 +19,13 @@ use crate::kube::{Cluster, Rollout, api_failure};
 use crate::plan::{self, Finding, Goal, Observed, Plan, Role, StepId};
 use crate::session::Session;
 use crate::spire::audit::AuthorityKind;
-use crate::spire::cli::{Agents, Bundle, Count, X509Authority};
+use crate::spire::bundles::Keys;
 use crate::spire::monitors;
 use crate::spire::names;
 use crate::spire::policy::Seen;
 use crate::steps::live::Live;
 use crate::steps::reach::{self, Presence};
-use crate::steps::{self, identity, inspect, monitoring, release, workload};
+use crate::steps::{self, database, monitoring, release, workload};
 
 /// A context that only looks: it says nothing and has half a minute.
 #[must_use]
@@ -164,7 +164,7 @@ pub struct SpireStatus {
     /// When the first of them expires.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_authority_expires_at: Option<Timestamp>,
-    /// Each authority, as the first server trusts it.
+    /// Each authority, as the data store holds it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub bundle: Vec<AuthorityStatus>,
 }
@@ -354,13 +354,10 @@ async fn releases(cx: &StepContext) -> Result<Vec<ReleaseStatus>, Failure> {
 async fn spire_status(cx: &StepContext, cluster: &Cluster) -> (SpireStatus, Vec<String>) {
     let spire = &cx.session.lab.spire;
     let server = names::server(spire);
-    let (versions, ready, entries, agents, bundle, schema) = tokio::join!(
+    let (versions, ready, shared) = tokio::join!(
         Live::look(cx),
         cluster.rollout_state(Rollout::StatefulSet, &spire.server_namespace, &server),
-        identity::server_json::<Count>(cx, &["entry", "count"]),
-        identity::server_json::<Agents>(cx, &["agent", "list"]),
-        identity::server_json::<Bundle>(cx, &["bundle", "show"]),
-        steps::database::migrations(cx),
+        database::shared(cx),
     );
     let mut troubles = Vec::new();
     let mut status = SpireStatus::default();
@@ -376,37 +373,31 @@ async fn spire_status(cx: &StepContext, cluster: &Cluster) -> (SpireStatus, Vec<
         Ok(Ok(state) | Err(state)) => status.servers_ready = Some(state),
         Err(failure) => troubles.push(failure.message),
     }
-    match entries {
-        Ok(Count { count }) => status.entries = Some(count),
-        Err(failure) => troubles.push(failure.message),
-    }
-    match agents {
-        Ok(Agents { agents }) => status.attested_agents = Some(agents.len()),
-        Err(failure) => troubles.push(failure.message),
-    }
-    match bundle {
-        Ok(bundle) => {
-            status.authorities = Some(bundle.x509_authorities.len());
-            status.bundle = authorities_of(&bundle);
-            let facts = bundle.x509_authorities.iter().filter_map(X509Authority::facts);
-            status.first_authority_expires_at = facts.map(|facts| facts.not_after).min();
+    match shared {
+        Ok(shared) => {
+            (status.schema, status.code_version) = (Some(shared.schema), Some(shared.code_version));
+            (status.entries, status.attested_agents) = (Some(shared.entries), Some(shared.attested_agents));
+            match shared.bundle {
+                Ok(bundle) => {
+                    status.authorities = Some(bundle.x509.len());
+                    status.first_authority_expires_at = bundle.x509.values().filter_map(|held| held.expires_at).min();
+                    status.bundle = authorities_of(bundle);
+                }
+                Err(why) => troubles.push(why),
+            }
         }
-        Err(failure) => troubles.push(failure.message),
-    }
-    match schema {
-        Ok((schema, code_version)) => (status.schema, status.code_version) = (Some(schema), Some(code_version)),
         Err(failure) => troubles.push(failure.message),
     }
     (status, troubles)
 }
 
-fn authorities_of(bundle: &Bundle) -> Vec<AuthorityStatus> {
-    let all = inspect::in_bundle(bundle).into_iter();
-    all.map(|found| AuthorityStatus {
-        kind: found.kind,
-        id: found.id,
-        expires_at: found.expires_at,
-        tainted: found.tainted,
-    })
-    .collect()
+fn authorities_of(bundle: Keys) -> Vec<AuthorityStatus> {
+    let x509 = bundle.x509.into_iter().map(|(id, held)| (AuthorityKind::X509, id, held));
+    let jwt = bundle.jwt.into_iter().flatten().map(|(id, held)| (AuthorityKind::Jwt, id, held));
+    let mut all: Vec<AuthorityStatus> = x509
+        .chain(jwt)
+        .map(|(kind, id, held)| AuthorityStatus { kind, id, expires_at: held.expires_at, tainted: held.tainted })
+        .collect();
+    all.sort_by_key(|authority| (authority.kind, authority.expires_at));
+    all
 }

@@ -388,6 +388,17 @@ fn postgres(cluster: &Cluster, process: &Process<'_>, pod: &Value, argv: &[&str]
         process.out(format!("{bundles}|{}", database.entries.len()));
         return Ok(());
     }
+    if bare && query.contains("from migrations") && query.contains("from bundles") {
+        let spiffe = query.split("spiffe://").nth(1).and_then(|rest| rest.split('\'').next()).unwrap_or_default();
+        let database = spire.databases.get(&home);
+        let Some((database, (schema, version))) = database.and_then(|it| Some((it, it.migrations.as_ref()?))) else {
+            process.err("ERROR:  relation \"migrations\" does not exist");
+            return Err(inner_exit(process, 1));
+        };
+        let bundle = crate::spire::hex(&database.bundle_row(spiffe));
+        process.out(format!("{schema}|{version}|{}|{}|{bundle}", database.entries.len(), database.agents.len()));
+        return Ok(());
+    }
     if bare && query.contains("from bundles") {
         let spiffe = query.split("spiffe://").nth(1).and_then(|rest| rest.split('\'').next()).unwrap_or_default();
         if let Some(database) = spire.databases.get(&home) {

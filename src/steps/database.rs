@@ -13,6 +13,7 @@ use crate::engine::{Body, StepContext};
 use crate::error::{Failure, Kind};
 use crate::kube::{Cluster, Rollout, label};
 use crate::plan::Finding;
+use crate::spire::bundles::Keys;
 use crate::steps::addons::{found_by, gone};
 use crate::steps::{manifests, reach, release};
 
@@ -42,12 +43,64 @@ pub async fn bundle_row(cx: &StepContext) -> Result<Vec<u8>, Failure> {
         spire.trust_domain
     );
     let output = reach::exec(cx, &spire.server_namespace, POD, CONTAINER, &["sh", "-c", &script]).await?;
-    let hex = output.stdout.trim();
-    let bytes = hex.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
-    match bytes.collect::<Option<Vec<u8>>>() {
-        Some(bytes) if !bytes.is_empty() => Ok(bytes),
-        _ => Err(Failure::tool(format!("the data store has no bundle of {}", spire.trust_domain))),
+    bytes_of(output.stdout.trim())
+        .ok_or_else(|| Failure::tool(format!("the data store has no bundle of {}", spire.trust_domain)))
+}
+
+/// Out of hex; `None` if it is none, or empty.
+fn bytes_of(hex: &str) -> Option<Vec<u8>> {
+    let pairs = hex.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());
+    pairs.collect::<Option<Vec<u8>>>().filter(|bytes| !bytes.is_empty())
+}
+
+/// What all servers share, of one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shared {
+    /// Schema version.
+    pub schema: u32,
+    /// The newest SPIRE version that wrote to the data store.
+    pub code_version: String,
+    /// How many registration entries there are.
+    pub entries: u64,
+    /// How many agents are attested.
+    pub attested_agents: usize,
+    /// The trust domain's bundle; why it cannot be read, if it cannot.
+    pub bundle: Result<Keys, String>,
+}
+
+impl Shared {
+    /// Out of a row of psql.
+    fn read(row: &str) -> Option<Self> {
+        let mut columns = row.split('|').map(str::trim);
+        let mut next = || columns.next();
+        let (schema, code_version) = (next()?.parse().ok()?, next()?.to_owned());
+        let (entries, attested_agents) = (next()?.parse().ok()?, next()?.parse().ok()?);
+        let bundle = bytes_of(next()?).ok_or_else(|| "the data store has no bundle yet".to_owned());
+        Some(Shared {
+            schema,
+            code_version,
+            entries,
+            attested_agents,
+            bundle: bundle.and_then(|row| Keys::of_row(&row)),
+        })
     }
+}
+
+/// Reads what all servers share, with one question: asking a server for each of these takes four.
+///
+/// # Errors
+/// The database does not answer, or SPIRE has not written to it yet.
+pub async fn shared(cx: &StepContext) -> Result<Shared, Failure> {
+    let spire = &cx.session.lab.spire;
+    let script = format!(
+        r#"psql -U "$POSTGRES_USER" -d "$POSTGRES_DB" -tAc "select version, code_version, (select count(*) from registered_entries), (select count(*) from attested_node_entries), (select encode(data, 'hex') from bundles where trust_domain = 'spiffe://{}') from migrations""#,
+        spire.trust_domain
+    );
+    let output = reach::exec(cx, &spire.server_namespace, POD, CONTAINER, &["sh", "-c", &script]).await?;
+    Shared::read(output.stdout.trim()).ok_or_else(|| {
+        Failure::tool("the data store does not say what SPIRE has written to it")
+            .next("`coastal logs server` shows whether SPIRE has written to it yet")
+    })
 }
 
 /// [`crate::plan::StepId::Database`].
@@ -225,10 +278,30 @@ fn secret_object(lab: &Lab, password: &str) -> Result<DynamicObject, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use prost::Message as _;
+
     use super::*;
     use crate::config::embedded;
     use crate::kube::name_of;
     use crate::plan::{StepId, explain};
+    use crate::spire::records;
+
+    #[test]
+    fn what_servers_share_is_read_from_one_row() {
+        let row = records::Bundle {
+            jwt_keys: vec![records::PublicKey { id: "k".into(), tainted: true, ..Default::default() }],
+            ..Default::default()
+        };
+        let shared = Shared::read(&format!("23|1.11.3|29|2|{}", crate::spire::hex(&row.encode_to_vec()))).unwrap();
+        assert_eq!((shared.schema, shared.code_version.as_str()), (23, "1.11.3"));
+        assert_eq!((shared.entries, shared.attested_agents), (29, 2));
+        assert_eq!(shared.bundle.unwrap().jwt.unwrap().into_keys().collect::<Vec<_>>(), ["k"]);
+        assert!(Shared::read("22|1.7.2|0|0|").unwrap().bundle.unwrap_err().contains("no bundle"));
+        assert!(Shared::read("22|1.7.2|0|0|0aff").unwrap().bundle.is_err());
+        for torn in ["", "22|1.7.2", "22|1.7.2|x|0|", "psql: warning"] {
+            assert_eq!(Shared::read(torn), None, "{torn}");
+        }
+    }
 
     #[test]
     fn what_a_person_would_delete_is_what_is_deleted() {

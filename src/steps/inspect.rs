@@ -48,14 +48,20 @@ pub async fn servers(cx: &StepContext) -> Result<Vec<ServerView>, Failure> {
             .next("`coastal spire-install`, or `coastal status` to see what is there"));
     }
     Ok(join_all(versions.into_iter().map(|(pod, version)| async move {
-        let bundle = server_json_of(cx, &pod, &["bundle", "show"]).await;
+        let tells = version.as_ref().is_some_and(|version| *version >= LOCAL_AUTHORITY);
+        let own = async |word| {
+            if !tells {
+                return None;
+            }
+            Some(server_json_of::<LocalAuthorities>(cx, &pod, &["localauthority", word, "show"]).await)
+        };
+        let (bundle, x509, jwt) = tokio::join!(server_json_of(cx, &pod, &["bundle", "show"]), own("x509"), own("jwt"));
         let mut view = ServerView { pod, version, bundle, own: BTreeMap::new(), silent: None };
-        if view.version.as_ref().is_some_and(|version| *version >= LOCAL_AUTHORITY) {
-            for (kind, word) in [(AuthorityKind::X509, "x509"), (AuthorityKind::Jwt, "jwt")] {
-                match server_json_of(cx, &view.pod, &["localauthority", word, "show"]).await {
-                    Ok(own) => drop(view.own.insert(kind, own)),
-                    Err(failure) => view.silent = Some(failure.message),
-                }
+        for (kind, told) in [(AuthorityKind::X509, x509), (AuthorityKind::Jwt, jwt)] {
+            match told {
+                Some(Ok(own)) => drop(view.own.insert(kind, own)),
+                Some(Err(failure)) => view.silent = Some(failure.message),
+                None => {}
             }
         }
         view

@@ -16,9 +16,11 @@ use crate::engine::{Body, StepContext};
 use crate::error::{Failure, Kind};
 use crate::kube::{Cluster, Judgement, Rollout, api_failure, by_kubectl, describe_pod, doom_of, is_ready};
 use crate::plan::Finding;
+use crate::spire::cli::Bundle;
 use crate::spire::names;
 use crate::spire::values::{Images, Phase};
 use crate::steps::addons::gone;
+use crate::steps::identity::server_json_of;
 use crate::steps::live::{Live, pods};
 use crate::steps::release::{self, Wanted};
 use crate::steps::restore::marker::none_is_open;
@@ -95,18 +97,16 @@ async fn refuse_version_change(cx: &StepContext) -> Result<(), Failure> {
 /// [`crate::plan::StepId::SpireServers`].
 pub struct Servers;
 
-/// Asks every server whether it is healthy.
+/// Asks every server for its bundle: that is SPIRE's own health check, whose answer `healthcheck` may give a minute late
+/// (`CheckHealth` in pkg/server/server.go; pkg/common/health).
 ///
 /// # Errors
-/// The first that is not.
+/// The first that is not healthy.
 pub async fn healthy(cx: &StepContext) -> Result<String, Failure> {
     let spire = &cx.session.lab.spire;
     try_join_all(names::server_pods(spire).into_iter().map(|pod| async move {
-        let argv = ["/opt/spire/bin/spire-server", "healthcheck"];
-        reach::exec(cx, &spire.server_namespace, &pod, names::SERVER_CONTAINER, &argv).await.map_err(|error| {
-            Failure::from(error)
-                .context(format!("{pod} is not healthy"))
-                .first("`coastal logs server` shows what the servers say")
+        server_json_of::<Bundle>(cx, &pod, &["bundle", "show"]).await.map_err(|failure| {
+            failure.context(format!("{pod} is not healthy")).first("`coastal logs server` shows what the servers say")
         })
     }))
     .await?;

@@ -10,7 +10,7 @@ mod capture;
 mod group;
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -103,6 +103,11 @@ impl ProcessRunner {
         // Answers are parsed, so they have to come in one language; kubectl's private preferences change defaults.
         environment.insert("LC_ALL".into(), "C".into());
         environment.insert("KUBERC".into(), "off".into());
+        // kubectl and helm live for a tenth of a second, and spend a quarter of it collecting garbage.
+        if !environment.contains_key(OsStr::new("GOGC")) && !environment.contains_key(OsStr::new("GOMEMLIMIT")) {
+            environment.insert("GOGC".into(), "off".into());
+            environment.insert("GOMEMLIMIT".into(), "256MiB".into());
+        }
         environment.extend(command.env.iter().map(|(name, value)| (name.into(), value.into())));
         environment
     }
