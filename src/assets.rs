@@ -36,6 +36,8 @@ assets! {
     WORKLOAD = "manifests/workload.yaml";
     /// The pirate ship.
     MALICIOUS = "manifests/malicious.yaml";
+    /// The CronJob that takes backups.
+    BACKUP_SCHEDULE = "manifests/backup-schedule.yaml";
 }
 
 /// The embedded file of that name.

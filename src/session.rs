@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::config::Lab;
 use crate::kube::Cluster;
-use crate::plan::{Backing, Change, Containment, Recovery, Restoration, Rotation};
+use crate::plan::{Backing, Change, Containment, Recovery, Restoration, Rotation, Schedule};
 use crate::world::World;
 
 /// The lab, its world, its files, and its cluster once it was reached and proven.
@@ -18,6 +18,8 @@ pub struct Session {
     pub paths: Paths,
     /// Where `build-load-image DIR` finds its Dockerfile; absent for every other command.
     pub dockerfile: Option<PathBuf>,
+    /// What else goes into the workload's image; empty for every command but `build-load-image --with-tools`.
+    pub image_tools: Vec<PathBuf>,
     /// The change of SPIRE's versions that is carried out; absent for every command but `upgrade`.
     pub change: Option<Change>,
     /// The containment that is carried out or undone; absent for every command but `contain`.
@@ -28,6 +30,8 @@ pub struct Session {
     pub rotation: Option<Rotation>,
     /// The backup that is taken; absent for every command but `backup`.
     pub backup: Option<Backing>,
+    /// The backups that the cluster is to take; absent for every command but `backup --schedule`.
+    pub schedule: Option<Schedule>,
     /// The backup that is brought back; absent for every command but `restore`.
     pub restore: Option<Restoration>,
     /// Set once the cluster was reached and proven to be the lab's.
@@ -55,11 +59,13 @@ impl Session {
             world,
             paths,
             dockerfile: None,
+            image_tools: Vec::new(),
             change: None,
             containment: None,
             recovery: None,
             rotation: None,
             backup: None,
+            schedule: None,
             restore: None,
             cluster: OnceLock::new(),
         }
@@ -69,6 +75,12 @@ impl Session {
     #[must_use]
     pub fn with_dockerfile(lab: Lab, world: World, paths: Paths, directory: PathBuf) -> Arc<Self> {
         Arc::new(Session { dockerfile: Some(directory), ..Session::plain(lab, world, paths) })
+    }
+
+    /// A session whose workload image has kubectl and helm in it, too.
+    #[must_use]
+    pub fn with_image_tools(lab: Lab, world: World, paths: Paths, tools: Vec<PathBuf>) -> Arc<Self> {
+        Arc::new(Session { image_tools: tools, ..Session::plain(lab, world, paths) })
     }
 
     /// A session that carries out a change of SPIRE's versions.
@@ -101,6 +113,12 @@ impl Session {
     #[must_use]
     pub fn with_backup(lab: Lab, world: World, paths: Paths, backup: Backing) -> Arc<Self> {
         Arc::new(Session { backup: Some(backup), ..Session::plain(lab, world, paths) })
+    }
+
+    /// A session that lets the cluster take backups.
+    #[must_use]
+    pub fn with_schedule(lab: Lab, world: World, paths: Paths, schedule: Schedule) -> Arc<Self> {
+        Arc::new(Session { schedule: Some(schedule), ..Session::plain(lab, world, paths) })
     }
 
     /// A session that brings a backup back.

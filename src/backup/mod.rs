@@ -8,6 +8,7 @@ pub mod authorities;
 pub mod catalog;
 pub mod contents;
 pub mod cover;
+pub mod cron;
 pub mod dump;
 pub mod keys;
 pub mod manifest;

@@ -10,6 +10,7 @@ use crate::backup::{Protection, Seal, Unseal, catalog, cover};
 use crate::cli::Global;
 use crate::cli::goal::{carry_out, lock};
 use crate::cli::outside::Outside;
+use crate::cli::schedule::{self, ScheduleArgs};
 use crate::error::{ExitCode, Failure};
 use crate::plan::Backing;
 use crate::session::Session;
@@ -45,6 +46,8 @@ pub struct CreateArgs {
     to: Option<PathBuf>,
     #[command(flatten)]
     seal: SealArgs,
+    #[command(flatten)]
+    schedule: ScheduleArgs,
 }
 
 /// Who can open what is written.
@@ -139,6 +142,10 @@ async fn create(
     line: &str,
     outside: &Outside,
 ) -> Result<ExitCode, Failure> {
+    if args.schedule.is_wanted() {
+        let seal = (args.seal.recipients.as_slice(), args.seal.plaintext);
+        return schedule::run(&args.schedule, seal, global, ui, line, outside).await;
+    }
     let seal = args.seal.seal(outside)?.ok_or_else(|| {
         Failure::usage("a backup holds the private keys of the CAs, and nothing says who may open it")
             .next("name recipients once and for all in lab.toml: `[backup] recipients = [\"age1…\"]` (`age-keygen` makes one)")

@@ -26,6 +26,7 @@ mod recover;
 mod rehearse;
 mod restore;
 mod rotate;
+mod schedule;
 mod status;
 mod upgrade;
 mod watch;
@@ -168,6 +169,9 @@ enum Command {
         /// Build the Dockerfile of this directory; without it the workload is coastal itself
         #[arg(value_name = "DIR")]
         dir: Option<PathBuf>,
+        /// Put this machine's kubectl and helm into it, too: so it can take backups in the cluster
+        #[arg(long, conflicts_with = "dir")]
+        with_tools: bool,
     },
     /// Deploy the workload: pods that show the SVIDs they receive
     DeployWorkload,
@@ -330,7 +334,12 @@ async fn on(command: &Command, global: &Global, ui: &Ui, line: &str, outside: &O
         Command::Rotate(args) => Box::pin(rotate::run(args, global, ui, line, outside)).await,
         Command::Debug { what } => Box::pin(debug::run(what, ui, outside)).await,
         Command::ClusterUp { adopt: true } => Box::pin(goal::adopt(global, ui, line, outside)).await,
-        Command::BuildLoadImage { dir: Some(dir) } => Box::pin(goal::build_from(dir, global, ui, line, outside)).await,
+        Command::BuildLoadImage { dir: Some(dir), .. } => {
+            Box::pin(goal::build_from(dir, global, ui, line, outside)).await
+        }
+        Command::BuildLoadImage { with_tools: true, .. } => {
+            Box::pin(goal::build_with_tools(global, ui, line, outside)).await
+        }
         Command::Upgrade(args) if args.state.is_some() => upgrade::judge_file(args, ui),
         Command::Upgrade(args) => Box::pin(change::run(args, global, ui, line, outside)).await,
         Command::Init(_) | Command::Rehearse(_) | Command::Workload(_) | Command::Completions(_) | Command::Man(_) => {

@@ -2,6 +2,7 @@
 //! ([`problems`]).
 
 pub mod file;
+mod inside;
 pub mod lab;
 pub mod load;
 pub mod problems;
@@ -11,6 +12,7 @@ mod resolve;
 mod syntax;
 mod write;
 
+pub use inside::{Inside, lab_inside};
 pub use lab::{
     BackupSpec, CaSubject, ChartRef, ClusterSpec, DatabaseSpec, Identities, ImageSpec, Lab, MaliciousSpec, ManifestRef,
     MonitoringSpec, Provider, PullPolicy, SpireSpec, Timeouts, ToolRequirements, WorkloadSpec,

@@ -217,7 +217,7 @@ fn rests_on(step: StepId) -> &'static [StepId] {
         // So does a containment.
         S::CutOff | S::EntriesGone | S::AgentsSynced | S::IncidentReport | S::UndoContainment => &[],
         // And a backup, and what brings it back.
-        S::Backup | S::Restore(_) => &[],
+        S::Backup | S::BackupSchedule | S::Restore(_) => &[],
         S::Repos
         | S::Cluster
         | S::RemoveWorkload
@@ -361,7 +361,7 @@ pub fn command_for(step: StepId) -> &'static str {
         S::CutOff | S::EntriesGone | S::AgentsSynced | S::IncidentReport => "coastal contain",
         S::UndoContainment => "coastal contain --undo",
         S::Rotate(_) => "coastal rotate",
-        S::Backup => "coastal backup",
+        S::Backup | S::BackupSchedule => "coastal backup",
         S::Restore(_) => "coastal restore",
     }
 }
@@ -383,6 +383,7 @@ pub(super) fn timeout(step: StepId, lab: &Lab) -> u64 {
         | S::ChartTests
         | S::UndoContainment
         | S::Backup
+        | S::BackupSchedule
         | S::Restore(_)
         | S::Recover(_)
         | S::Drill(_)
@@ -472,6 +473,7 @@ pub(super) fn title(step: StepId, lab: &Lab) -> String {
         S::Hop(hop) => hop.to_string(),
         S::Rotate(step) => step.to_string(),
         S::Backup => "back up the database, the servers' keys, and what is around them".into(),
+        S::BackupSchedule => "let the cluster take backups".into(),
         S::Restore(_) => step.to_string(),
     }
 }

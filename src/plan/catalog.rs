@@ -228,6 +228,7 @@ pub fn explain(step: StepId, lab: &Lab) -> Explanation {
         | StepId::UndoContainment
         // And a backup, and its way back.
         | StepId::Backup
+        | StepId::BackupSchedule
         | StepId::Restore(_)
         // And a recovery on what is broken.
         | StepId::Recover(_)

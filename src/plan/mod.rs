@@ -12,6 +12,7 @@ mod hop;
 mod recover;
 mod restore;
 mod rotate;
+mod schedule;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -29,6 +30,7 @@ pub use hop::{HopPart, HopStep};
 pub use recover::{Notes, Recovery};
 pub use restore::{Restoration, RestorePart};
 pub use rotate::{RotatePart, RotateStep, Rotation};
+pub use schedule::Schedule;
 
 /// What a step does, and its stable identity. The kebab-case form is the id in events, plans and journals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -118,6 +120,8 @@ pub enum StepId {
     UndoContainment,
     /// A backup is taken.
     Backup,
+    /// The cluster takes backups by itself.
+    BackupSchedule,
     /// A part of one hop of a change of versions.
     #[serde(untagged)]
     Hop(HopStep),

@@ -12,7 +12,7 @@ use crate::error::{Failure, Kind, io_failure};
 use crate::files;
 use crate::plan::Finding;
 use crate::tools::{docker, kind};
-use crate::workload::image;
+use crate::workload::{image, programs};
 
 const ARCHIVE_HINT: &str =
     "make it with `docker save IMAGE -o FILE`, or take it out of `[images] archives` in lab.toml";
@@ -43,7 +43,7 @@ pub fn program() -> Result<Program, Failure> {
 /// As [`program`]; or it cannot be told where the workload's image comes from.
 pub fn readable_program(cx: &StepContext) -> Result<Program, Failure> {
     match source(cx)? {
-        Source::Coastal => program(),
+        Source::Coastal { .. } => program(),
         Source::Dockerfile { directory } => {
             Ok(Program::AgentWatch(format!("the workload's image is built from {}", directory.display())))
         }
@@ -59,7 +59,11 @@ fn executable() -> Result<PathBuf, Failure> {
 #[serde(rename_all = "kebab-case", tag = "from")]
 enum Source {
     /// This executable.
-    Coastal,
+    Coastal {
+        /// Programs beside it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        beside: Vec<PathBuf>,
+    },
     /// A directory with a Dockerfile.
     Dockerfile { directory: PathBuf },
 }
@@ -68,15 +72,52 @@ fn source(cx: &StepContext) -> Result<Source, Failure> {
     if let Some(directory) = &cx.session.dockerfile {
         return Ok(Source::Dockerfile { directory: directory.clone() });
     }
+    if !cx.session.image_tools.is_empty() {
+        return Ok(Source::Coastal { beside: cx.session.image_tools.clone() });
+    }
     let record = record(cx);
     match std::fs::read(&record) {
         Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
             Failure::unexpected(format!("`{}` does not parse: {error}", record.display()))
                 .next("`coastal build-load-image` writes it anew")
         }),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Source::Coastal),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Source::Coastal { beside: Vec::new() }),
         Err(error) => Err(io_failure("read", &record, &error)),
     }
+}
+
+/// This machine's kubectl and helm, for an image of this executable.
+///
+/// # Errors
+/// One is missing, or could not run there; or this executable could not.
+pub fn tools_for_image() -> Result<Vec<PathBuf>, Failure> {
+    let executable = executable()?;
+    let architecture = image::can_run_in_linux_container(&executable).map_err(|why| {
+        Failure::prerequisite(format!("`{}` cannot run in a Linux container: {why}", executable.display()))
+            .next("name an image that has coastal, kubectl and helm in it: `coastal backup --schedule … --image IMAGE`")
+    })?;
+    programs::find(architecture)
+}
+
+/// Whether the workload's image can take backups, too.
+///
+/// # Errors
+/// It cannot; says what is missing in it.
+pub fn has_tools(cx: &StepContext) -> Result<(), Failure> {
+    let missing = match source(cx)? {
+        Source::Coastal { beside } if !beside.is_empty() => match program()? {
+            Program::Coastal => return Ok(()),
+            Program::AgentWatch(reason) => format!("coastal is not in it: {reason}"),
+        },
+        Source::Coastal { .. } => "kubectl and helm are not in it".to_owned(),
+        Source::Dockerfile { directory } => {
+            format!("it is built from {}, and what is in it is not known", directory.display())
+        }
+    };
+    let image = &cx.session.lab.workload.image;
+    Err(Failure::prerequisite(format!("the image {image} cannot take backups: {missing}"))
+        .next("`coastal build-load-image --with-tools` puts them there")
+        .next("or name an image that has coastal, kubectl and helm in it: `--image IMAGE`"))
 }
 
 fn record(cx: &StepContext) -> PathBuf {
@@ -93,19 +134,21 @@ pub struct Build;
 #[async_trait]
 impl Body for Build {
     async fn check(&self, cx: &StepContext) -> Result<Finding, Failure> {
-        if let Source::Dockerfile { directory } = source(cx)? {
-            return Ok(if cx.session.dockerfile.is_some() {
-                Finding::Missing(format!("docker decides whether {} changed", directory.display()))
-            } else {
-                Finding::Satisfied(format!("built from {}", directory.display()))
-            });
-        }
+        let beside = match source(cx)? {
+            Source::Coastal { beside } => beside,
+            Source::Dockerfile { directory } if cx.session.dockerfile.is_some() => {
+                return Ok(Finding::Missing(format!("docker decides whether {} changed", directory.display())));
+            }
+            Source::Dockerfile { directory } => {
+                return Ok(Finding::Satisfied(format!("built from {}", directory.display())));
+            }
+        };
         if let Program::AgentWatch(reason) = program()? {
             return Ok(Finding::Satisfied(format!(
                 "not needed: {reason}; the agent image's `api watch` is used instead"
             )));
         }
-        Ok(if image::is_current(&archive(cx), &executable()?, &cx.session.lab.workload.image)? {
+        Ok(if image::is_current(&archive(cx), &executable()?, &beside, &cx.session.lab.workload.image)? {
             Finding::Satisfied("the archive holds this executable".into())
         } else {
             Finding::Missing("there is no archive of this executable yet".into())
@@ -123,9 +166,9 @@ impl Body for Build {
                 }
                 cx.run(&docker::build(directory, tag, cx.remaining())).await?;
             }
-            Source::Coastal => {
+            Source::Coastal { beside } => {
                 files::private_dir(&cx.session.paths.images())?;
-                image::build_archive(&executable()?, tag, &archive(cx))?;
+                image::build_archive(&executable()?, beside, tag, &archive(cx))?;
             }
         }
         let bytes = serde_json::to_vec(&source).map_err(|error| Failure::unexpected(error.to_string()))?;
@@ -137,7 +180,7 @@ impl Body for Build {
             Source::Dockerfile { directory } => {
                 format!("{} built from {}", cx.session.lab.workload.image, directory.display())
             }
-            Source::Coastal => {
+            Source::Coastal { .. } => {
                 let size = std::fs::metadata(archive(cx)).map(|file| file.len()).unwrap_or_default();
                 format!("{}, {} MiB", image::read_archive(&archive(cx))?.name, size >> 20)
             }
@@ -151,7 +194,7 @@ pub struct Workload;
 #[async_trait]
 impl Body for Workload {
     async fn check(&self, cx: &StepContext) -> Result<Finding, Failure> {
-        if matches!(source(cx)?, Source::Coastal)
+        if matches!(source(cx)?, Source::Coastal { .. })
             && let Program::AgentWatch(reason) = program()?
         {
             return Ok(Finding::Satisfied(format!("not needed: {reason}")));
@@ -159,7 +202,7 @@ impl Body for Workload {
         let wanted = docker::full_reference(&cx.session.lab.workload.image);
         let wanted = match source(cx)? {
             // Named by content as well: an image of another build under the same name is not the one.
-            Source::Coastal if archive(cx).is_file() => vec![wanted, image::read_archive(&archive(cx))?.id],
+            Source::Coastal { .. } if archive(cx).is_file() => vec![wanted, image::read_archive(&archive(cx))?.id],
             _ => vec![wanted],
         };
         Ok(match Nodes::look(cx).await?.lacking(&wanted) {
@@ -172,7 +215,7 @@ impl Body for Workload {
         let name = cluster_name(cx)?;
         let command = match source(cx)? {
             Source::Dockerfile { .. } => kind::load_docker_image(&cx.session.lab.workload.image, name, cx.remaining()),
-            Source::Coastal => kind::load_image_archive(&archive(cx), name, cx.remaining()),
+            Source::Coastal { .. } => kind::load_image_archive(&archive(cx), name, cx.remaining()),
         };
         cx.run(&command).await?;
         Ok(())

@@ -155,10 +155,10 @@ fn workload_of(lab: &Lab, image: &str, pull: PullPolicy) -> Result<Objects, Fail
 }
 
 /// Parsed objects on their way to being the lab's.
-struct Objects(Vec<DynamicObject>);
+pub(super) struct Objects(Vec<DynamicObject>);
 
 impl Objects {
-    fn of(asset: Asset) -> Result<Self, Failure> {
+    pub(super) fn of(asset: Asset) -> Result<Self, Failure> {
         parse(asset.name, asset.text).map(Objects)
     }
 
@@ -174,18 +174,35 @@ impl Objects {
         }
     }
 
+    /// Puts each object into the namespace that is said for its kind and name.
+    pub(super) fn place<'a>(&mut self, said: impl Fn(&str, &str) -> Option<&'a str>) {
+        for object in &mut self.0 {
+            let kind = object.types.as_ref().map(|types| types.kind.as_str()).unwrap_or_default();
+            object.metadata.namespace = said(kind, &object.name_any()).map(str::to_owned);
+        }
+    }
+
     /// Replaces the value at `pointer` in each object of that kind.
-    fn set(&mut self, kind: &str, pointer: &str, value: impl Into<Value>) -> Result<(), Failure> {
+    pub(super) fn set(&mut self, kind: &str, pointer: &str, value: impl Into<Value>) -> Result<(), Failure> {
         let value = value.into();
         self.at(kind, pointer, |slot| *slot = value.clone())
     }
 
     /// Adds a key to the table at `pointer` in each object of that kind.
-    fn add(&mut self, kind: &str, pointer: &str, key: &str, value: impl Into<Value>) -> Result<(), Failure> {
+    pub(super) fn add(&mut self, kind: &str, pointer: &str, key: &str, value: impl Into<Value>) -> Result<(), Failure> {
         let value = value.into();
         self.at(kind, pointer, |slot| {
             if let Some(table) = slot.as_object_mut() {
                 table.insert(key.to_owned(), value.clone());
+            }
+        })
+    }
+
+    /// Adds a value to the end of the list at `pointer` in each object of that kind.
+    pub(super) fn append(&mut self, kind: &str, pointer: &str, value: &str) -> Result<(), Failure> {
+        self.at(kind, pointer, |slot| {
+            if let Some(list) = slot.as_array_mut() {
+                list.push(json!(value));
             }
         })
     }
@@ -201,13 +218,14 @@ impl Objects {
     }
 
     /// The objects, they and the pods made from them marked as the lab's.
-    fn labelled(mut self, lab: &Lab) -> Vec<DynamicObject> {
+    pub(super) fn labelled(mut self, lab: &Lab) -> Vec<DynamicObject> {
         for object in &mut self.0 {
             label(object, lab);
-            if let Some(labels) =
-                object.data.pointer_mut("/spec/template/metadata/labels").and_then(Value::as_object_mut)
-            {
-                labels.insert(Lab::LABEL.to_owned(), json!(lab.name));
+            for template in ["/spec/template", "/spec/jobTemplate/spec/template"] {
+                let labels = object.data.pointer_mut(&format!("{template}/metadata/labels"));
+                if let Some(labels) = labels.and_then(Value::as_object_mut) {
+                    labels.insert(Lab::LABEL.to_owned(), json!(lab.name));
+                }
             }
         }
         self.0

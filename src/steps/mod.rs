@@ -43,6 +43,8 @@ pub mod upgrade;
 pub mod values;
 pub mod workload;
 
+pub use images::tools_for_image;
+
 use crate::engine::Body;
 use crate::plan::StepId;
 
@@ -94,6 +96,7 @@ pub fn body(step: StepId) -> Box<dyn Body> {
         S::UndoContainment => Box::new(contain::Undo),
         S::Hop(step) => upgrade::body(step),
         S::Backup => Box::new(backup::Take),
+        S::BackupSchedule => Box::new(backup::schedule::Apply),
         S::Restore(part) => restore::body(part),
         S::Recover(part) => recover::body(part),
         S::Drill(drill) => Box::new(drill::Inject(drill)),

@@ -59,13 +59,13 @@ pub fn can_run_in_linux_container(executable: &Path) -> Result<Architecture, Rea
 }
 
 /// What an image of `executable` would hold, as a digest: unchanged as long as neither the executable nor a
-/// library of it changed.
+/// library of it changed, nor one of the programs `beside` it.
 ///
 /// # Errors
 /// It cannot run in a Linux container, or a file cannot be read.
-pub fn identity(executable: &Path) -> Result<String, Failure> {
+pub fn identity(executable: &Path, beside: &[PathBuf]) -> Result<String, Failure> {
     let mut sink = Hashing::new(io::sink());
-    write_layer(executable, &closure_of(executable).map_err(|why| cannot_run(executable, &why))?, &mut sink)?;
+    write_layer(executable, &closure_of(executable).map_err(|why| cannot_run(executable, &why))?, beside, &mut sink)?;
     Ok(sink.finish().1)
 }
 
@@ -74,20 +74,20 @@ pub fn identity(executable: &Path) -> Result<String, Failure> {
 ///
 /// # Errors
 /// As [`identity`] and [`full_name`].
-pub fn is_current(archive: &Path, executable: &Path, image: &str) -> Result<bool, Failure> {
+pub fn is_current(archive: &Path, executable: &Path, beside: &[PathBuf], image: &str) -> Result<bool, Failure> {
     let name = full_name(image)?;
     match read_archive(archive) {
-        Ok(found) if found.name == name => Ok(found.layer == identity(executable)?),
+        Ok(found) if found.name == name => Ok(found.layer == identity(executable, beside)?),
         _ => Ok(false),
     }
 }
 
-/// Builds the archive of an image called `image` that runs `executable workload`. Written beside `to`, then
-/// renamed: `to` is whole or not there.
+/// Builds the archive of an image called `image` that runs `executable workload`, with the programs `beside` it in `/`.
+/// Written beside `to`, then renamed: `to` is whole or not there.
 ///
 /// # Errors
 /// The name is not one, the executable cannot run in a Linux container, or a file cannot be read or written.
-pub fn build_archive(executable: &Path, image: &str, to: &Path) -> Result<ImageArchive, Failure> {
+pub fn build_archive(executable: &Path, beside: &[PathBuf], image: &str, to: &Path) -> Result<ImageArchive, Failure> {
     let name = full_name(image)?;
     let closure = closure_of(executable).map_err(|why| cannot_run(executable, &why))?;
     let architecture = closure.program.architecture;
@@ -97,7 +97,7 @@ pub fn build_archive(executable: &Path, image: &str, to: &Path) -> Result<ImageA
 
     let layer = tempfile::tempfile_in(directory).map_err(|error| unwritten(&error))?;
     let mut layer = Hashing::new(layer);
-    let places = write_layer(executable, &closure, &mut layer)?;
+    let places = write_layer(executable, &closure, beside, &mut layer)?;
     let size = layer.length();
     let (mut layer, digest) = layer.finish();
     layer.rewind().map_err(|error| unwritten(&error))?;
@@ -350,12 +350,12 @@ mod tests {
         let to = dir.path().join("images/workload.tar");
         fs::create_dir(to.parent().expect("a parent")).expect("made");
         fs::write(to.with_file_name(".workload.tar.x1.partial"), "left by a build that was killed").expect("written");
-        let built = build_archive(&this_program(), "coastal-workload:1", &to).expect("built");
+        let built = build_archive(&this_program(), &[], "coastal-workload:1", &to).expect("built");
         assert_eq!(built.name, "docker.io/library/coastal-workload:1");
         assert_eq!(read_archive(&to), Ok(built.clone()));
-        assert_eq!(identity(&this_program()), Ok(built.layer.clone()));
+        assert_eq!(identity(&this_program(), &[]), Ok(built.layer.clone()));
         let first = fs::read(&to).expect("bytes");
-        build_archive(&this_program(), "coastal-workload:1", &to).expect("built again");
+        build_archive(&this_program(), &[], "coastal-workload:1", &to).expect("built again");
         assert!(first == fs::read(&to).expect("bytes"), "equal input gives equal bytes");
         assert_eq!(
             fs::read_dir(to.parent().expect("a parent")).expect("listed").count(),
@@ -398,7 +398,7 @@ mod tests {
     fn the_unpacked_layer_runs() {
         let dir = tempfile::tempdir().expect("a directory");
         let to = dir.path().join("workload.tar");
-        let built = build_archive(&this_program(), "coastal-workload:1", &to).expect("built");
+        let built = build_archive(&this_program(), &[], "coastal-workload:1", &to).expect("built");
         let archive = entries(File::open(&to).expect("opened"));
         let root = dir.path().join("root");
         tar::Archive::new(archive[&blob(&built.layer)].1.as_slice()).unpack(&root).expect("unpacked");
@@ -431,15 +431,31 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let (program, to) = (dir.path().join("coastal"), dir.path().join("workload.tar"));
         fs::copy(this_program(), &program).expect("copied");
-        assert_eq!(is_current(&to, &program, "w:1"), Ok(false), "not there");
-        build_archive(&program, "w:1", &to).expect("built");
-        assert_eq!(is_current(&to, &program, "w:1"), Ok(true));
-        assert_eq!(is_current(&to, &program, "w:2"), Ok(false));
+        assert_eq!(is_current(&to, &program, &[], "w:1"), Ok(false), "not there");
+        build_archive(&program, &[], "w:1", &to).expect("built");
+        assert_eq!(is_current(&to, &program, &[], "w:1"), Ok(true));
+        assert_eq!(is_current(&to, &program, &[], "w:2"), Ok(false));
+        assert_eq!(is_current(&to, &program, std::slice::from_ref(&to), "w:1"), Ok(false), "nothing is beside it");
         let mut changed = fs::OpenOptions::new().append(true).open(&program).expect("opened");
         changed.write_all(b"more").expect("written");
-        assert_eq!(is_current(&to, &program, "w:1"), Ok(false));
+        assert_eq!(is_current(&to, &program, &[], "w:1"), Ok(false));
         fs::write(&to, b"not an archive").expect("written");
-        assert_eq!(is_current(&to, &program, "w:1"), Ok(false));
+        assert_eq!(is_current(&to, &program, &[], "w:1"), Ok(false));
+    }
+
+    #[test]
+    fn programs_lie_beside_the_executable_where_the_path_finds_them() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (helm, to) = (dir.path().join("helm"), dir.path().join("workload.tar"));
+        fs::write(&helm, "helm").expect("written");
+        let beside = [helm];
+        let built = build_archive(&this_program(), &beside, "w:1", &to).expect("built");
+        assert_eq!(is_current(&to, &this_program(), &beside, "w:1"), Ok(true));
+        let archive = entries(File::open(&to).expect("opened"));
+        let layer = entries(archive[&blob(&built.layer)].1.as_slice());
+        assert_eq!(layer["helm"], (0o755, b"helm".to_vec()));
+        let config: Value = serde_json::from_slice(&archive[&blob(&built.id)].1).expect("JSON");
+        assert_eq!(config["config"]["Env"][0], "PATH=/");
     }
 
     #[test]
@@ -447,14 +463,14 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let (script, to) = (dir.path().join("script"), dir.path().join("workload.tar"));
         fs::write(&script, "#!/bin/sh\n").expect("written");
-        let failure = build_archive(&script, "w:1", &to).expect_err("a script");
+        let failure = build_archive(&script, &[], "w:1", &to).expect_err("a script");
         assert!(failure.message.ends_with("cannot run in a Linux container: it is a script, not an ELF file"));
         assert!(failure.facts[0].contains("api watch"));
         assert!(can_run_in_linux_container(&script).is_err());
-        let failure = build_archive(&dir.path().join("gone"), "w:1", &to).expect_err("nothing there");
+        let failure = build_archive(&dir.path().join("gone"), &[], "w:1", &to).expect_err("nothing there");
         assert!(failure.message.contains("it cannot be read"), "{failure}");
         let blocked = script.join("workload.tar");
-        let failure = build_archive(&this_program(), "w:1", &blocked).expect_err("no such directory can be");
+        let failure = build_archive(&this_program(), &[], "w:1", &blocked).expect_err("no such directory can be");
         assert!(failure.message.contains(&script.display().to_string()), "{failure}");
         assert!(!to.exists());
         assert_eq!(fs::read_dir(dir.path()).expect("listed").count(), 1, "only the script");

@@ -14,13 +14,21 @@ use crate::workload::libraries::Closure;
 /// Where the executable lies in the image.
 pub(super) const EXECUTABLE: &str = "/coastal";
 
-/// Writes the layer and returns the directories of the libraries.
+/// Writes the layer and returns the directories of the libraries. The programs `beside` lie beside the executable.
 ///
 /// # Errors
 /// A file cannot be read, or `out` not be written.
-pub(super) fn write_layer(executable: &Path, closure: &Closure, out: impl Write) -> Result<BTreeSet<PathBuf>, Failure> {
+pub(super) fn write_layer(
+    executable: &Path,
+    closure: &Closure,
+    beside: &[PathBuf],
+    out: impl Write,
+) -> Result<BTreeSet<PathBuf>, Failure> {
+    let beside: Vec<(PathBuf, &Path)> =
+        beside.iter().filter_map(|file| Some((Path::new("/").join(file.file_name()?), file.as_path()))).collect();
     let mut files: BTreeMap<&Path, &Path> =
         closure.libraries.iter().map(|(place, file)| (place.as_path(), file.as_path())).collect();
+    files.extend(beside.iter().map(|(place, file)| (place.as_path(), *file)));
     files.insert(Path::new(EXECUTABLE), executable);
     if let Some(loader) = &closure.program.interpreter {
         files.insert(loader, loader);

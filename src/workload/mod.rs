@@ -22,6 +22,7 @@ mod layer;
 pub mod libraries;
 mod log;
 pub mod meter;
+pub mod programs;
 pub mod record;
 pub mod svid;
 pub mod watch_text;

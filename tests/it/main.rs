@@ -22,6 +22,7 @@ mod real_world;
 mod rehearsed;
 mod report;
 mod rotation;
+mod schedule;
 mod support;
 mod upgrade;
 mod upgrade_plan;

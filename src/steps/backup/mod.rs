@@ -1,6 +1,7 @@
 //! Taking a backup: see [`crate::backup`] for what it is.
 
 pub(in crate::steps) mod gather;
+pub mod schedule;
 pub(in crate::steps) mod vault;
 
 use async_trait::async_trait;
