@@ -5,10 +5,14 @@
 #![expect(clippy::expect_used, reason = "a measurement that cannot be made ends")]
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 
+use age::secrecy::ExposeSecret as _;
+use coastal::backup::archive::{self, DUMP, Head};
+use coastal::backup::contents::{self, Keep};
+use coastal::backup::{Manifest, Seal, Unseal, Writer};
 use coastal::config::{self, Lab};
 use coastal::engine::{Emitter, Journal, What};
 use coastal::plan::{self, Goal, StepId};
@@ -19,7 +23,7 @@ use coastal::spire::policy::State;
 use coastal::spire::{charts, releases};
 use coastal::world::Clock;
 use divan::Bencher;
-use divan::counter::ItemsCount;
+use divan::counter::{BytesCount, ItemsCount};
 use jiff::Timestamp;
 
 /// Tells beside the times how much memory was held at most.
@@ -167,6 +171,68 @@ fn coastal(arguments: &[&str]) {
         .status()
         .expect("the program starts");
     assert!(status.success(), "coastal {arguments:?}: {status}");
+}
+
+const DUMP_BYTES: usize = 100_000_000;
+
+/// A backup of the rehearsed lab, closed to a recipient, with so many more entries that its dump has a hundred megabytes;
+/// and what opens it.
+fn large_backup(directory: &Path) -> (PathBuf, Unseal) {
+    let at = |name: &str| directory.join(name);
+    let small = at("small.tar");
+    let world = at("world.json").display().to_string();
+    coastal(&["rehearse", "--world", &world, "backup", "--plaintext", "--to", &small.display().to_string()]);
+    let mut members: Vec<(String, Vec<u8>)> = Vec::new();
+    let plain = Unseal::with(&[], None).expect("nothing is needed");
+    let reading = archive::read(&small, &plain, |name, piece| match members.last_mut() {
+        Some((last, bytes)) if last == name => bytes.extend_from_slice(piece),
+        _ => members.push((name.to_owned(), piece.to_vec())),
+    });
+    let manifest = reading.expect("a backup").manifest;
+
+    let identity = age::x25519::Identity::generate();
+    std::fs::write(at("key.txt"), identity.to_string().expose_secret()).expect("written");
+    let seal = Seal::to(&[identity.to_public().to_string()]).expect("a recipient");
+    let head = Head {
+        coastal_backup: Manifest::SCHEMA,
+        trust_domain: manifest.trust_domain.clone(),
+        begun_at: manifest.taken_at,
+    };
+    let large = at("large.tar.age");
+    let mut writer = Writer::create(&large, &manifest.lab, &seal, &head).expect("begun");
+    let parts = members.iter().filter(|(name, _)| name.starts_with(DUMP));
+    let dump: Vec<u8> = parts.flat_map(|(_, bytes)| bytes.iter().copied()).collect();
+    let dump = String::from_utf8(dump).expect("SQL");
+    let (begin, table) = dump.split_at(dump.find("COPY public.registered_entries ").expect("entries"));
+    let rows = table.find('\n').expect("rows") + 1;
+    let (table, rest) = table.split_at(rows);
+    let row = rest.lines().next().expect("a row");
+    for piece in [begin, table] {
+        writer.dump(piece.as_bytes()).expect("written");
+    }
+    let mut many = format!("{row}\n");
+    many = many.repeat((1 << 20) / many.len());
+    for _ in 0..DUMP_BYTES.div_ceil(many.len()) {
+        writer.dump(many.as_bytes()).expect("written");
+    }
+    writer.dump(rest.as_bytes()).expect("written");
+    writer.end_dump().expect("written");
+    for (name, bytes) in members.iter().filter(|(name, _)| !name.starts_with(DUMP) && name != archive::HEAD) {
+        writer.add(name, bytes).expect("written");
+    }
+    writer.finish(Manifest { members: Vec::new(), ..manifest }).expect("whole");
+    (large, Unseal::with(&[at("key.txt")], None).expect("an identity"))
+}
+
+/// `backup verify` of a dump of a hundred megabytes, closed to a recipient: what is held at most must not grow with it.
+#[divan::bench(sample_count = 5, sample_size = 1)]
+fn verify_a_backup(bencher: Bencher) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (large, unseal) = large_backup(directory.path());
+    bencher.counter(BytesCount::new(DUMP_BYTES)).bench_local(|| {
+        let contents = contents::read(&large, &unseal, Keep::Nothing).expect("whole");
+        assert!(contents.problems.is_empty(), "{:?}", contents.problems);
+    });
 }
 
 #[divan::bench]

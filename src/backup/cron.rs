@@ -1,4 +1,4 @@
-//! When a scheduled backup is taken: a cron expression, as the controller of Kubernetes' CronJobs reads it (the five fields
+//! When a scheduled backup is taken: a cron expression, as the controller of Kubernetes' `CronJob`s reads it (the five fields
 //! of `man 5 crontab`, `?` for `*`, and the names that begin with `@`).
 
 use crate::error::Failure;
@@ -84,8 +84,8 @@ impl Field {
     }
 
     fn value(&self, word: &str) -> Result<u32, String> {
-        let Field(_, least, most, names) = *self;
-        let named = names.iter().zip(least..).find(|(name, _)| word.eq_ignore_ascii_case(name)).map(|(_, value)| value);
+        let Field(_, least, most, words) = *self;
+        let named = words.iter().zip(least..).find(|(name, _)| word.eq_ignore_ascii_case(name)).map(|(_, value)| value);
         let value = named.or_else(|| number(word)).ok_or_else(|| {
             if word.is_empty() { "a value is missing".to_owned() } else { format!("`{word}` is no number") }
         })?;

@@ -40,6 +40,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::error::{ExitCode, Failure};
 use crate::plan::Goal;
+use crate::tools::command::shell_word;
 use crate::ui::report::Reports;
 use crate::ui::{Format, Ui, Wishes};
 use outside::Outside;
@@ -244,7 +245,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         ui.failure(&failure);
         return failure.kind.exit_code();
     }
-    let line = args.iter().skip(1).map(|arg| arg.to_string_lossy()).collect::<Vec<_>>().join(" ");
+    let line = args.iter().skip(1).map(|arg| shell_word(&arg.to_string_lossy())).collect::<Vec<_>>().join(" ");
     let code = match outside::block_on(&cli, dispatch(&cli, &ui, &line)) {
         Ok(Ok(code)) => code,
         Ok(Err(failure)) | Err(failure) => {

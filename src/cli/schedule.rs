@@ -99,7 +99,7 @@ pub(super) async fn run(
                 wanted.image
             ));
         }
-        ui.next(&["the same with `--apply`".to_owned()]);
+        ui.next(&[format!("coastal {line} --apply")]);
         return Ok(ExitCode::Ok);
     }
     let plan = wanted.plan(lab);

@@ -29,11 +29,13 @@ impl Schedule {
     /// The steps.
     #[must_use]
     pub fn plan(&self, lab: &Lab) -> Plan {
-        let mut schedule = build::step(StepId::BackupSchedule, vec![StepId::Cluster], Role::Goal, lab);
+        let mut schedule = build::step(StepId::BackupSchedule, vec![StepId::Namespaces], Role::Goal, lab);
         schedule.explanation = self.explanation(lab);
         let steps: Vec<Step> = vec![
             build::step(StepId::Tools, vec![], Role::Need, lab),
             build::step(StepId::Cluster, vec![StepId::Tools], Role::Need, lab),
+            // What the account may do it may do there.
+            build::step(StepId::Namespaces, vec![StepId::Cluster], Role::Need, lab),
             schedule,
         ];
         Plan { schema: Plan::SCHEMA, lab: lab.name.clone(), steps }

@@ -143,7 +143,9 @@ impl fmt::Debug for Command {
     }
 }
 
-fn shell_word(word: &str) -> String {
+/// A word as a shell would read it back.
+#[must_use]
+pub fn shell_word(word: &str) -> String {
     let plain = !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_./:=@%+,".contains(c));
     if plain { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }

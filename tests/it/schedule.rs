@@ -65,6 +65,12 @@ fn what_cannot_be_scheduled_says_why() {
     try_it(&["--schedule", "@daily", "--recipient", "age1x"]).ends(2).says("is no recipient of age's");
     try_it(&["--schedule", "@daily", "--passphrase-file", "p"]).ends(2).says("cannot be used with");
     try_it(&["--schedule", "@daily", "--plaintext", "--image", "a b"]).ends(2).says("`a b` is no image");
+    let bare = TestLab::new();
+    bare.rehearse("cluster-up").ok();
+    let world = bare.world().display().to_string();
+    let early = ["--schedule", "0 3 * * *", "--plaintext", "--image", "i:1", "--apply"];
+    let failed = bare.coastal_with(&[&["rehearse", "--world", &world, "backup"], &early[..]].concat()).ends(4);
+    failed.says("coastal namespaces").says("--schedule '0 3 * * *'");
     try_it(&["--apply"]).ends(2).says("--schedule");
     try_it(&["--schedule", "@daily", "--plaintext"]).ok().says("the archives are not encrypted").says("--plaintext");
     // The workload's image as it is built without more.
@@ -131,7 +137,7 @@ fn asked_for(line: &str) -> Vec<Asked> {
     let namespace = words.iter().position(|word| *word == "--namespace").map(|at| words[at + 1].to_owned());
     let asked = |verb: &str, resource: &str| (verb.to_owned(), String::new(), resource.to_owned(), namespace.clone());
     match words.as_slice() {
-        ["kubectl", "version", ..] | ["helm", "version", ..] => vec![],
+        ["kubectl" | "helm", "version", ..] => vec![],
         // By WebSocket, or as it was before.
         ["kubectl", "exec", ..] => vec![asked("get", "pods"), asked("get", "pods/exec"), asked("create", "pods/exec")],
         ["helm", "list" | "get", ..] => vec![asked("get", "secrets"), asked("list", "secrets")],
