@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use clap::Args;
 
+use crate::cli::candidates;
 use crate::cli::goal::{carry_out, lock};
 use crate::cli::{Global, outside::Outside};
 use crate::config::Lab;
@@ -31,7 +32,7 @@ pub struct RotateArgs {
     #[arg(long)]
     jwt: bool,
     /// Only the keys of the server in this pod: when one server's disk is compromised, and no other
-    #[arg(long, value_name = "POD")]
+    #[arg(long, value_name = "POD", add = candidates::servers())]
     server: Option<String>,
     /// Go on although this plane (as `bundle planes` names it) cannot be read; may be repeated
     #[arg(long, value_name = "PLANE")]
