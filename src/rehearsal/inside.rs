@@ -378,6 +378,15 @@ fn postgres(cluster: &Cluster, process: &Process<'_>, pod: &Value, argv: &[&str]
         process.out("1");
         return Ok(());
     }
+    if bare && query.contains("delete from bundles") {
+        // The servers' own knowledge of it is in their memory: they have to be down.
+        if let Some(database) = spire.databases.get_mut(&home) {
+            process.out(format!("DELETE {}", u8::from(!database.bundle.is_empty())));
+            database.drop_bundle();
+        }
+        process.out("0");
+        return Ok(());
+    }
     if bare && query.contains("count(*) from bundles") {
         let known = spire.databases.get(&home).filter(|database| database.migrations.is_some());
         let Some(database) = known else {

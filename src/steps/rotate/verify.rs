@@ -101,7 +101,7 @@ async fn clean(cx: &StepContext) -> Result<Planes, Failure> {
 }
 
 /// How long the SVIDs live that are given out here: the longest that any workload holds.
-async fn last_svid(cx: &StepContext) -> Result<Option<SignedDuration>, Failure> {
+pub(in crate::steps) async fn last_svid(cx: &StepContext) -> Result<Option<SignedDuration>, Failure> {
     let cluster = reach::cluster(cx).await?;
     let holders = workload::holders(cx, &cluster).await?;
     let lives = holders.iter().filter_map(|holder| holder.update.as_ref());
