@@ -22,7 +22,7 @@ use crate::plan::{PRUNED_AFTER, Rekeying, Rotation, rekey_command};
 use crate::session::Session;
 use crate::spire::planes::{Authorities, Planes};
 use crate::spire::render::members;
-use crate::spire::rotation::{FORCED_ROTATION, Incident, KeyType, Record, Rekey};
+use crate::spire::rotation::{FORCED_ROTATION, KeyType, Rekey};
 use crate::spire::{names, releases};
 use crate::steps::live::Live;
 use crate::steps::rekey::marker::{self, Marker};
@@ -74,23 +74,23 @@ pub async fn run(
     restore::marker::none_is_open(&cx).await?;
     let incidents = outside.paths.incidents();
     let begun = marker::read(&cx, &cluster).await?;
-    let stands = match &begun {
-        Some(marker) => goes_on(marker, method)?,
-        None => {
-            if let Some(open) = record::open(&incidents)?.filter(|_| !args.anew) {
-                return Err(Failure::refused(format!("rotation {} is open", open.id))
-                    .next("`coastal rotate --yes` goes on with it")
-                    .next(format!("`coastal rotate --rekey {method} --anew --yes` leaves it, and begins this")));
-            }
-            possible(&cx, &cluster, lab).await?
+    let stands = if let Some(marker) = &begun {
+        goes_on(marker, method)?
+    } else {
+        if let Some(open) = record::open(&incidents)?.filter(|_| !args.anew) {
+            return Err(Failure::refused(format!("rotation {} is open", open.id))
+                .next("`coastal rotate --yes` goes on with it")
+                .next(format!("`coastal rotate --rekey {method} --anew --yes` leaves it, and begins this")));
         }
+        possible(&cx, &cluster, lab).await?
     };
     let bundle = Planes::new(outside.world.clock.now(), planes::keepers(&cx, &cluster).await?);
     let goes = |key: KeyType| {
-        let outgoing = begun.as_ref().map(|marker| marker.outgoing(key));
-        let mut all = bundle.bundle(key);
-        all.retain(|id, _| outgoing.as_ref().is_none_or(|outgoing| outgoing.contains(id)));
-        (key, all)
+        let all = bundle.bundle(key);
+        // What is out of the bundle already, or of servers that are down, is known by the mark only.
+        let of = |id: String| (id.clone(), all.get(&id).cloned().unwrap_or_default());
+        let outgoing = begun.as_ref().map(|marker| marker.outgoing(key).into_iter().map(of).collect());
+        (key, outgoing.unwrap_or(all))
     };
     let goes: BTreeMap<KeyType, Authorities> = KeyType::ALL.map(goes).into();
     let rekeying = Rekeying {
@@ -119,7 +119,7 @@ pub async fn run(
         return Ok(ExitCode::Ok);
     }
     let held = lock(outside, line)?;
-    let incident = begun.map(|marker| remembered(&incidents, marker)).transpose()?;
+    let incident = begun.map(|marker| marker.incident(&incidents)).transpose()?;
     let since = incident.as_ref().map_or_else(|| outside.world.clock.now(), |incident| incident.opened_at);
     let rotation = Rotation::new((KeyType::ALL.into(), None), BTreeSet::new(), since, holder(outside), incident);
     let (world, paths) = (outside.world.clone(), outside.paths.clone());
@@ -159,18 +159,6 @@ fn goes_on(marker: &Marker, method: Rekey) -> Result<Vec<String>, Failure> {
     ))
     .fact(format!("begun {:.0}", marker.since))
     .next(format!("`{}` goes on with it; then `{}`", rekey_command(marker.method), rekey_command(method))))
-}
-
-/// The record of what is under way; on another machine than it was begun on, out of the mark.
-fn remembered(incidents: &std::path::Path, marker: Marker) -> Result<Incident, Failure> {
-    if let Some(incident) = record::read(incidents, &marker.incident)? {
-        return Ok(incident);
-    }
-    let record = |compromised| Record { compromised, ..Record::default() };
-    let keys = marker.outgoing.into_iter().map(|(key, ids)| (key, record(ids))).collect();
-    let mut incident = Incident::open(marker.since, keys);
-    (incident.id, incident.rekey) = (marker.incident, Some(marker.method));
-    Ok(incident)
 }
 
 /// Whether it can be done here; and what to say of it.
@@ -349,10 +337,5 @@ mod tests {
         assert!(goes_on(&marker, Rekey::NewKeys).unwrap()[0].contains("goes on with it"));
         let refused = goes_on(&marker, Rekey::NewBundle).unwrap_err();
         assert!(refused.next[0].contains("--rekey new --yes` goes on with it; then"), "{refused:?}");
-        // On another machine the mark is what is known.
-        let directory = tempfile::tempdir().unwrap();
-        let incident = remembered(directory.path(), marker).unwrap();
-        assert_eq!((incident.id.as_str(), incident.rekey), ("i", Some(Rekey::NewKeys)));
-        assert!(incident.keys[&KeyType::X509].compromised.contains("a"));
     }
 }

@@ -24,7 +24,6 @@ use crate::ui::Ui;
 
 /// Arguments of `rotate`.
 #[derive(Debug, Args)]
-#[expect(clippy::struct_excessive_bools, reason = "independent flags of a command line")]
 pub struct RotateArgs {
     /// Only the keys of X.509-SVIDs
     #[arg(long)]

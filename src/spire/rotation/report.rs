@@ -32,7 +32,7 @@ impl Incident {
         };
         row("outcome", outcome);
         if let Some(way) = self.rekey {
-            row("way", format!("`rotate --rekey {way}`: the servers' keys were taken away, and they made new ones"));
+            row("way", format!("`rotate --rekey {way}`: the servers' keys are taken away, and they make new ones"));
         }
         row("scope", format!("{} keys of {scope}", keys.join(" and ")));
         row("opened", self.opened_at.strftime("%F %T UTC").to_string());
@@ -51,10 +51,14 @@ impl Incident {
             );
         }
         if let Some(until) = self.last_svid_until.filter(|_| self.keys.contains_key(&KeyType::X509)) {
+            let then = match self.rekey {
+                Some(Rekey::NewKeys) => "Everybody accepts them until then",
+                _ => "Who has the new bundle rejects them; who keeps an old copy of it accepts them until then",
+            };
             row(
                 "issued before",
                 format!(
-                    "SVIDs of the old authorities may be within their dates until {} at the latest. Who has the new bundle rejects them; who keeps an old copy of it accepts them until then",
+                    "SVIDs of the old authorities may be within their dates until {} at the latest. {then}",
                     until.strftime("%F %T UTC")
                 ),
             );

@@ -47,7 +47,10 @@ fn proven(facts: &Facts) -> bool {
 }
 
 /// Waits until no agent is on its way out: it would still say that it is well.
-async fn gone(cx: &StepContext, cluster: &Cluster) -> Result<(), Failure> {
+///
+/// # Errors
+/// One does not end in time.
+pub(in crate::steps) async fn none_is_ending(cx: &StepContext, cluster: &Cluster) -> Result<(), Failure> {
     let namespace = &cx.session.lab.spire.system_namespace;
     loop {
         let pods = live::pods(cluster, namespace, names::AGENT_SELECTOR).await?;
@@ -115,7 +118,7 @@ impl Body for Agents {
 /// One does not in time: which, and what it says.
 pub(in crate::steps) async fn at_terms(cx: &StepContext) -> Result<String, Failure> {
     let cluster = reach::cluster(cx).await?;
-    gone(cx, &cluster).await?;
+    none_is_ending(cx, &cluster).await?;
     let serving = spire::serving(cx, &cluster).await?;
     loop {
         let facts = look(cx).await?;

@@ -1,6 +1,7 @@
 //! How far new keys have come: a mark on the servers' namespace.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -9,7 +10,8 @@ use crate::engine::StepContext;
 use crate::error::Failure;
 use crate::kube::Cluster;
 use crate::plan::rekey_command;
-use crate::spire::rotation::{KeyType, Rekey};
+use crate::spire::rotation::{Incident, KeyType, Record, Rekey};
+use crate::steps::rotate::record;
 use crate::steps::{reach, unfinished};
 
 /// The annotation.
@@ -65,6 +67,21 @@ impl Marker {
     #[must_use]
     pub fn may_serve(&self) -> bool {
         self.phase >= if self.method == Rekey::NewBundle { Phase::Bundle } else { Phase::Keys }
+    }
+
+    /// The record of it; on another machine than it was begun on, out of what is known here.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn incident(self, incidents: &Path) -> Result<Incident, Failure> {
+        if let Some(incident) = record::read(incidents, &self.incident)? {
+            return Ok(incident);
+        }
+        let record = |compromised| Record { compromised, ..Record::default() };
+        let keys = self.outgoing.into_iter().map(|(key, ids)| (key, record(ids))).collect();
+        let mut incident = Incident::open(self.since, keys);
+        (incident.id, incident.rekey) = (self.incident, Some(self.method));
+        Ok(incident)
     }
 
     /// Why nothing else may be done now.

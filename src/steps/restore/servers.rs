@@ -137,6 +137,10 @@ impl Body for Agents {
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
         let cluster = reach::cluster(cx).await?;
-        spire::serving(cx, &cluster).await.map_err(|failure| stands(cx, failure))
+        let serving = async {
+            recover::none_is_ending(cx, &cluster).await?;
+            spire::serving(cx, &cluster).await
+        };
+        serving.await.map_err(|failure| stands(cx, failure))
     }
 }

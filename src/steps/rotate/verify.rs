@@ -64,7 +64,7 @@ impl Body for Verify {
         Err(Failure::check_failed("new keys sign everywhere, but not every old authority can be revoked any more")
             .facts(left)
             .next("wait until they have expired: they leave the bundle a day later at the latest")
-            .next("`coastal rotate --rekey` tells of the way that does not wait, and of its outage"))
+            .next("`coastal rotate --rekey revoke` is the way that does not wait: it shows its plan, and what outage it means"))
     }
 }
 
