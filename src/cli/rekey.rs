@@ -124,7 +124,7 @@ pub async fn run(
     let rotation = Rotation::new((KeyType::ALL.into(), None), BTreeSet::new(), since, holder(outside), incident);
     let (world, paths) = (outside.world.clone(), outside.paths.clone());
     let session = Session::with_rekey(lab.clone(), world, paths, rotation, rekeying);
-    let next = vec!["coastal bundle planes".to_owned(), "coastal test".to_owned()];
+    let next = ["coastal bundle planes", "coastal test", "coastal backup"].map(str::to_owned).to_vec();
     let ended = carry_out(&session, &plan, next, ui, line, outside).await;
     let closed = close(&session, ui, outside).await;
     drop(held);
@@ -256,6 +256,7 @@ fn notes(method: Rekey, until: Option<Timestamp>, rekeying: &Rekeying) -> Vec<St
         trust,
         format!("outage: {}; measured by the meter at the end", method.outage()),
         format!("what is there now is kept in {} (private keys) until the end", rekeying.aside.display()),
+        "backups of before hold the old keys: one that is restored later brings back their trust".to_owned(),
     ]
 }
 

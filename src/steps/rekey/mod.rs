@@ -100,8 +100,11 @@ async fn leased<T>(cx: &StepContext, work: impl Future<Output = Result<T, Failur
     let keeping = async {
         // Whatever is under way after a wish to stop has its own end to come to.
         while cx.sleep(RENEW).await.is_ok() {
-            if let Err(failure) = rotate::hold(cx).await {
-                return failure;
+            match rotate::hold(cx).await {
+                Err(failure) if failure.kind == Kind::Refused => return failure,
+                // It lasts for a minute: there is time to try again.
+                Err(failure) => cx.progress(failure.message),
+                Ok(()) => {}
             }
         }
         std::future::pending().await
