@@ -25,6 +25,7 @@ mod outside;
 mod plan;
 mod recover;
 mod rehearse;
+mod rekey;
 mod restore;
 mod rotate;
 mod status;
