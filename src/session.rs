@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use crate::config::Lab;
 use crate::kube::Cluster;
-use crate::plan::{Backing, Change, Containment, Recovery, Restoration, Rotation, Schedule};
+use crate::plan::{Backing, Change, Containment, Recovery, Rekeying, Restoration, Rotation, Schedule};
 use crate::world::World;
 
 /// The lab, its world, its files, and its cluster once it was reached and proven.
@@ -28,6 +28,8 @@ pub struct Session {
     pub recovery: Option<Recovery>,
     /// The key rotation that is carried out; absent for every command but `rotate`.
     pub rotation: Option<Rotation>,
+    /// New keys that are made without a rotation; absent for every command but `rotate --rekey`.
+    pub rekey: Option<Rekeying>,
     /// The backup that is taken; absent for every command but `backup`.
     pub backup: Option<Backing>,
     /// The backups that the cluster is to take; absent for every command but `backup --schedule`.
@@ -64,6 +66,7 @@ impl Session {
             containment: None,
             recovery: None,
             rotation: None,
+            rekey: None,
             backup: None,
             schedule: None,
             restore: None,
@@ -105,6 +108,12 @@ impl Session {
     #[must_use]
     pub fn with_rotation(lab: Lab, world: World, paths: Paths, rotation: Rotation) -> Arc<Self> {
         Arc::new(Session { rotation: Some(rotation), ..Session::plain(lab, world, paths) })
+    }
+
+    /// A session that makes new keys without a rotation, with a rotation's lease and record.
+    #[must_use]
+    pub fn with_rekey(lab: Lab, world: World, paths: Paths, rotation: Rotation, rekey: Rekeying) -> Arc<Self> {
+        Arc::new(Session { rotation: Some(rotation), rekey: Some(rekey), ..Session::plain(lab, world, paths) })
     }
 }
 
@@ -206,6 +215,12 @@ impl Paths {
     #[must_use]
     pub fn aside(&self) -> PathBuf {
         self.state.join("restore")
+    }
+
+    /// What `rotate --rekey` has taken aside, until it has come to its end.
+    #[must_use]
+    pub fn rekey(&self) -> PathBuf {
+        self.state.join("rekey")
     }
 
     /// Says that a drill was begun and not recovered from yet: when, and what the world was like before.

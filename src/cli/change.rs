@@ -15,8 +15,7 @@ use crate::spire::path::{Answer, BackupFacts, Hop, Order, Outcome, Size, what_if
 use crate::spire::policy::Target;
 use crate::steps::dump::{self, Dump};
 use crate::steps::live::{self, Live};
-use crate::steps::reach;
-use crate::steps::restore::marker::none_is_open;
+use crate::steps::{reach, unfinished};
 use crate::ui::Ui;
 
 /// Changes the versions that run.
@@ -35,7 +34,7 @@ pub(super) async fn run(
     let session = Session::new(outside.lab.clone(), outside.world.clone(), outside.paths.clone());
     let cx = observe::looking(&session, &outside.cancel);
     reach::cluster(&cx).await?;
-    none_is_open(&cx).await?;
+    unfinished::refuse(&cx).await?;
     let running = Live::look(&cx).await?;
     let seen = live::seen(&cx, &running).await?;
     let dumps = dump::list(&session.paths.dumps())?;

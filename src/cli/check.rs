@@ -5,6 +5,7 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 
 use crate::checks::{self, Check, Evidence, Mend, Report};
+use crate::cli::candidates;
 use crate::cli::goal::lock;
 use crate::cli::outside::Outside;
 use crate::cli::{Global, OutputFormat};
@@ -18,7 +19,7 @@ use crate::ui::{ChecksFormat, Ui};
 #[expect(clippy::struct_excessive_bools, reason = "independent flags of a command line")]
 pub struct CheckArgs {
     /// Ids of checks, or categories (host, cluster, lab, spire); all if none is named
-    #[arg(value_name = "CHECK")]
+    #[arg(value_name = "CHECK", add = candidates::checks())]
     names: Vec<String>,
     /// Only what must be so before `coastal up`
     #[arg(long)]

@@ -1,10 +1,12 @@
 //! `coastal completions` and `coastal man`: made from the command line's own definition, so that they cannot differ
 //! from it.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, ValueHint};
-use clap_complete::Shell;
+use clap_complete::env::Shells;
+use clap_complete::{CompleteEnv, Shell};
 
 use crate::cli::Cli;
 use crate::error::{ExitCode, Failure, io_failure};
@@ -37,12 +39,35 @@ pub struct ManArgs {
     dir: Option<PathBuf>,
 }
 
-/// Prints the completions.
-pub fn run(args: &CompletionsArgs, ui: &Ui) -> ExitCode {
+/// Set by the shell's part of the completions when it asks this program what fits.
+const ASKED: &str = "COASTAL_COMPLETE";
+
+/// Answers a shell that asks what fits; `None` if none does.
+pub(super) fn answer(args: &[OsString]) -> Option<ExitCode> {
+    std::env::var_os(ASKED)?;
+    let here = std::env::current_dir().ok();
+    match CompleteEnv::with_factory(Cli::command).var(ASKED).try_complete(args, here.as_deref()) {
+        Ok(true) => Some(ExitCode::Ok),
+        Ok(false) => None,
+        // Whatever is said here lands in the middle of somebody's prompt.
+        Err(_) => Some(ExitCode::Usage),
+    }
+}
+
+/// Prints the shell's part of the completions: it asks this program for everything else.
+///
+/// # Errors
+/// It could not be written down.
+pub fn run(args: &CompletionsArgs, ui: &Ui) -> Result<ExitCode, Failure> {
+    let shells = Shells::builtins();
+    let unknown = || Failure::unexpected(format!("no completions for {}", args.shell));
+    let shell = shells.completer(&args.shell.to_string()).ok_or_else(unknown)?;
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "coastal", &mut script);
+    shell
+        .write_registration(ASKED, "coastal", "coastal", "coastal", &mut script)
+        .map_err(|error| Failure::unexpected(format!("no completions: {error}")))?;
     ui.text(&String::from_utf8_lossy(&script));
-    ExitCode::Ok
+    Ok(ExitCode::Ok)
 }
 
 /// Prints the manual page, or writes them all.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand, ValueHint};
 use serde_json::json;
 
+use crate::cli::candidates;
 use crate::cli::outside::Outside;
 use crate::engine::journal::{self, KEPT};
 use crate::engine::{Sink, What};
@@ -34,7 +35,7 @@ Examples:
   coastal debug replay 20260821T143000.000Z-up -vv    with every command and what it printed")]
 pub struct ReplayArgs {
     /// Its id, a part of its id that no other has, or a journal's path
-    #[arg(value_name = "RUN", default_value = "last")]
+    #[arg(value_name = "RUN", default_value = "last", add = candidates::runs())]
     run: String,
 }
 

@@ -11,7 +11,7 @@ use crate::plan::{Notes, Recovery};
 use crate::session::Session;
 use crate::spire::recovery::{Drill, Facts};
 use crate::steps::drill::{self, Stake};
-use crate::steps::recover;
+use crate::steps::{recover, unfinished};
 use crate::ui::Ui;
 
 /// Arguments of `drill`.
@@ -72,6 +72,7 @@ pub async fn run(
     let cx = observe::looking(&session, &outside.cancel);
     let (facts, diagnosis) = recover::examine(&cx).await?;
     drill::whole(&diagnosis)?;
+    unfinished::refuse(&cx).await?;
     let stake = drill::stake(&cx, what).await?;
     show(ui, what, &stake, &facts);
     let notes = Notes { cover: Some(stake.cover), workloads: facts.workloads_wanted > 0, ..Notes::new(facts.at) };

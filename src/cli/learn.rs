@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 
 use crate::checks::{self, Evidence};
 use crate::cli::Global;
+use crate::cli::candidates;
 use crate::cli::goal::{carry_out, lock};
 use crate::cli::outside::Outside;
 use crate::error::{ExitCode, Failure};
@@ -26,19 +27,19 @@ enum Action {
     /// Show a step: why it is there, how it is done, what to look at
     Show {
         /// Its name or number, like `database` or `5`
-        #[arg(value_name = "STEP")]
+        #[arg(value_name = "STEP", add = candidates::lessons())]
         step: String,
     },
     /// Check a step that was made by hand: does what it is for work?
     Check {
         /// Its name or number
-        #[arg(value_name = "STEP")]
+        #[arg(value_name = "STEP", add = candidates::lessons())]
         step: String,
     },
     /// Bring the lab to where a step begins
     Reset {
         /// Its name or number
-        #[arg(value_name = "STEP")]
+        #[arg(value_name = "STEP", add = candidates::lessons())]
         step: String,
     },
 }

@@ -5,6 +5,7 @@ mod agents;
 mod audit;
 mod backup;
 mod bundle;
+mod candidates;
 mod change;
 mod check;
 mod completions;
@@ -24,6 +25,7 @@ mod outside;
 mod plan;
 mod recover;
 mod rehearse;
+mod rekey;
 mod restore;
 mod rotate;
 mod schedule;
@@ -236,6 +238,9 @@ enum Command {
 /// Parses `args`, runs the command, and says how it ended.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
+    if let Some(code) = completions::answer(&args) {
+        return code;
+    }
     let cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
@@ -291,7 +296,7 @@ async fn dispatch(cli: &Cli, ui: &Ui, line: &str) -> Result<ExitCode, Failure> {
         Command::Rehearse(args) => rehearse::run(args, &cli.global, ui, line).await,
         Command::Init(args) => init::run(args, ui),
         Command::Workload(args) => workload::run(args).await,
-        Command::Completions(args) => Ok(completions::run(args, ui)),
+        Command::Completions(args) => completions::run(args, ui),
         Command::Man(args) => completions::man(args, ui),
         Command::Upgrade(args) if args.state.is_some() => upgrade::judge_file(args, ui),
         Command::Check(args) if args.only_lists() => check::list(args, ui),

@@ -53,7 +53,11 @@ pub fn lab(global: &Global) -> Result<Lab, Failure> {
     Ok(lab)
 }
 
-fn state_directory(lab: &Lab) -> Result<PathBuf, Failure> {
+/// Where the lab keeps its files.
+///
+/// # Errors
+/// There is no home directory.
+pub(super) fn state_directory(lab: &Lab) -> Result<PathBuf, Failure> {
     if let Some(directory) = std::env::var_os("COASTAL_STATE_DIR").filter(|directory| !directory.is_empty()) {
         return std::path::absolute(PathBuf::from(directory).join(&lab.name))
             .map_err(|error| Failure::usage(format!("COASTAL_STATE_DIR is not a path: {error}")));

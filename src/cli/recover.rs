@@ -7,8 +7,7 @@ use crate::error::{ExitCode, Failure};
 use crate::observe;
 use crate::plan::{Notes, Recovery};
 use crate::session::Session;
-use crate::steps::restore::marker::none_is_open;
-use crate::steps::{drill, recover};
+use crate::steps::{drill, recover, unfinished};
 use crate::ui::Ui;
 
 /// Looks what is broken, says so, and mends it.
@@ -26,7 +25,7 @@ pub async fn run(global: &Global, ui: &Ui, line: &str, outside: &Outside) -> Res
             .next("`coastal up` makes the whole lab, `coastal spire-install` SPIRE alone"));
     }
     if facts.reached {
-        none_is_open(&cx).await?;
+        unfinished::refuse(&cx).await?;
     }
     if diagnosis.is_healthy() {
         ui.diagnosis(&diagnosis);

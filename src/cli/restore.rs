@@ -127,8 +127,15 @@ fn id_of(contents: &Contents) -> Result<String, Failure> {
 
 /// Whether a restore of this very backup is under way. Amid another one only the way back is open.
 fn goes_on(present: &Present, id: &str, file: &Path, aside: &Path) -> Result<bool, Failure> {
-    let Some(marker) = &present.marker else { return Ok(false) };
     let same = |a: &Path, b: &Path| matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
+    let of_restore = present.marker.as_ref().is_some_and(|marker| marker.backup == id);
+    if let Some(marker) = &present.rekey
+        && !of_restore
+        && !marker.aside.as_ref().is_some_and(|aside| same(file, Path::new(aside)))
+    {
+        return Err(marker.refusal());
+    }
+    let Some(marker) = &present.marker else { return Ok(false) };
     if marker.backup == id {
         return Ok(true);
     }

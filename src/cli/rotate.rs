@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use clap::Args;
 
+use crate::cli::candidates;
 use crate::cli::goal::{carry_out, lock};
+use crate::cli::rekey::{self, Wish, first_line};
 use crate::cli::{Global, outside::Outside};
 use crate::config::Lab;
 use crate::error::{ExitCode, Failure};
@@ -14,15 +16,15 @@ use crate::plan::Rotation;
 use crate::session::Session;
 use crate::spire::names;
 use crate::spire::planes::brief;
-use crate::spire::rotation::{FORCED_ROTATION, Incident, KeyType, Next, Outcome, Reissued, Rekey, Slots, Way, way};
+use crate::spire::rotation::{FORCED_ROTATION, Incident, KeyType, Next, Outcome, Reissued, Slots, Way, way};
 use crate::steps::continuity::Meter;
 use crate::steps::live::Live;
 use crate::steps::rotate::{self, Survey, record};
+use crate::steps::{reach, unfinished};
 use crate::ui::Ui;
 
 /// Arguments of `rotate`.
 #[derive(Debug, Args)]
-#[expect(clippy::struct_excessive_bools, reason = "independent flags of a command line")]
 pub struct RotateArgs {
     /// Only the keys of X.509-SVIDs
     #[arg(long)]
@@ -31,17 +33,19 @@ pub struct RotateArgs {
     #[arg(long)]
     jwt: bool,
     /// Only the keys of the server in this pod: when one server's disk is compromised, and no other
-    #[arg(long, value_name = "POD")]
+    #[arg(long, value_name = "POD", add = candidates::servers())]
     server: Option<String>,
     /// Go on although this plane (as `bundle planes` names it) cannot be read; may be repeated
     #[arg(long, value_name = "PLANE")]
     accept_unknown: Vec<String>,
     /// Leave a rotation that was begun, and begin another one of everything that is there now
     #[arg(long)]
-    anew: bool,
-    /// Tell of the ways to new keys that need no `localauthority`, and of their outages
-    #[arg(long)]
-    rekey: bool,
+    pub(super) anew: bool,
+    /// New keys without `localauthority`, for every SPIRE: servers down, their keys away, servers up. With no METHOD: tell
+    /// of the ways and of their outages
+    #[arg(long, value_name = "METHOD", value_enum, num_args = 0..=1, default_missing_value = "ways",
+        conflicts_with_all = ["x509", "jwt", "server", "accept_unknown"])]
+    rekey: Option<Wish>,
 }
 
 /// Shows what a rotation would do; with `--yes` it does it.
@@ -55,12 +59,13 @@ pub async fn run(
     line: &str,
     outside: &Outside,
 ) -> Result<ExitCode, Failure> {
-    if args.rekey {
-        ui.text(&rekey(&outside.lab));
-        return Ok(ExitCode::Ok);
+    if let Some(wish) = args.rekey {
+        return Box::pin(rekey::run(wish, args, global, ui, line, outside)).await;
     }
     let session = Session::new(outside.lab.clone(), outside.world.clone(), outside.paths.clone());
     let cx = observe::looking(&session, &outside.cancel);
+    reach::cluster(&cx).await?;
+    unfinished::refuse(&cx).await?;
     let running = Live::look(&cx).await?;
     let wit = permitted(way(&running.servers, &running.agents), &outside.lab)?;
     let incidents = outside.paths.incidents();
@@ -98,7 +103,7 @@ pub async fn run(
 }
 
 /// The end of a run, however it ended: others may rotate, and the report is written.
-async fn close(session: &Arc<Session>, ui: &Ui, outside: &Outside) -> Result<(), Failure> {
+pub(super) async fn close(session: &Arc<Session>, ui: &Ui, outside: &Outside) -> Result<(), Failure> {
     // A run that was stopped still has to say what it did.
     let cx = observe::looking(session, &tokio_util::sync::CancellationToken::new());
     if let Err(failure) = rotate::let_go(&cx).await {
@@ -122,10 +127,13 @@ async fn close(session: &Arc<Session>, ui: &Ui, outside: &Outside) -> Result<(),
     let incidents = outside.paths.incidents();
     record::save(&incidents, &incident)?;
     let path = record::report(&incidents, &incident);
-    let outcome = match incident.outcome {
-        Outcome::Open => "the rotation is not ended",
-        Outcome::Complete => "the rotation is complete",
-        Outcome::Partial => "the rotation is as complete as it can be",
+    let outcome = match (incident.outcome, incident.rekey.is_some()) {
+        (Outcome::Open, false) => "the rotation is not ended",
+        (Outcome::Complete, false) => "the rotation is complete",
+        (Outcome::Partial, false) => "the rotation is as complete as it can be",
+        (Outcome::Open, true) => "the new keys are not there yet",
+        (Outcome::Complete, true) => "new keys sign, and nothing old is trusted",
+        (Outcome::Partial, true) => "new keys sign, and the old ones stay trusted until they expire",
     };
     ui.note(&format!("{outcome}; report: {}", path.display()));
     Ok(())
@@ -164,13 +172,13 @@ fn permitted(way: Way, lab: &Lab) -> Result<bool, Failure> {
             "SPIRE {version} cannot taint or revoke an authority: only {FORCED_ROTATION} and later can"
         ))
         .fact("until then a stolen CA key signs what everybody accepts, for as long as the CA is within its dates")
-        .next(format!("`coastal upgrade --to {FORCED_ROTATION} --plan` shows the way to a SPIRE that can; then `coastal rotate`"))
+        .next(format!("`coastal upgrade --to {0} --plan` shows the way to a SPIRE that can; then `coastal rotate`", first_line()))
         .next("`coastal rotate --rekey` tells of new keys without an upgrade, and of the outage that each way means")
         .next("meanwhile: `coastal audit` shows who holds what, `coastal contain` cuts a workload off")),
         Way::AgentsTooOld(version) => Err(Failure::refused(format!(
             "agents of {version} do not heed a taint: they would keep SVIDs of the old authorities, and be rejected after the revocation"
         ))
-        .next(format!("upgrade the agents first: `coastal upgrade --to {FORCED_ROTATION}`"))
+        .next(format!("upgrade the agents first: `coastal upgrade --to {}`", first_line()))
         .next(format!(
             "or by hand, with a short outage on each node: prepare and activate on each server, then `kubectl -n {} rollout restart daemonset/{}`, restart the workloads, taint and revoke",
             lab.spire.system_namespace,
@@ -181,32 +189,8 @@ fn permitted(way: Way, lab: &Lab) -> Result<bool, Failure> {
     }
 }
 
-/// The ways without `localauthority`, as a person would walk them.
-fn rekey(lab: &Lab) -> String {
-    let spire = &lab.spire;
-    let (ns, server, agent) = (&spire.server_namespace, names::server(spire), names::agent(spire));
-    let restart = format!(
-        "kubectl -n {} rollout restart daemonset/{agent}; kubectl -n {} rollout restart deployment/{}",
-        spire.system_namespace, lab.workload.namespace, lab.workload.name
-    );
-    let mut lines = vec![
-        "New keys without `localauthority` (SPIRE below 1.11, or authorities that are in no slot any more):".to_owned(),
-    ];
-    lines.push(format!("\n(a) First, if it can be: upgrade to {FORCED_ROTATION} or later, then `coastal rotate`. No outage, and a real revocation."));
-    lines.push(format!("\n(b) {}.", Rekey::NewKeys.words()));
-    lines.push(format!("    for each N: kubectl -n {ns} scale statefulset/{server} --replicas N; mount claim spire-data-{server}-N in a pod, remove keys.json and journal.pem; scale back"));
-    lines.push(format!("    {restart}"));
-    lines.push(format!("\n(c) {}.", Rekey::NewBundle.words()));
-    lines.push(format!("    kubectl -n {ns} scale statefulset/{server} --replicas 0; remove the keys on each claim"));
-    lines.push(format!("    kubectl -n {ns} exec spire-db-0 -- psql -U {} -d {} -c \"delete from bundles where trust_domain = 'spiffe://{}'\"", lab.database.username, lab.database.database, spire.trust_domain));
-    lines.push(format!("    kubectl -n {ns} scale statefulset/{server} --replicas {}", spire.servers));
-    lines.push(format!("    {restart}"));
-    lines.push("\nBefore (b) or (c): `coastal backup`, for neither can be undone. `coastal test` proves the identities afterwards.".to_owned());
-    lines.join("\n")
-}
-
 /// Who holds the lease, as others see it: the machine, and the lab's directory on it.
-fn holder(outside: &Outside) -> String {
+pub(super) fn holder(outside: &Outside) -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = if host.trim().is_empty() { "somebody" } else { host.trim() };
     format!("coastal@{host}:{}", outside.paths.state().display())
@@ -255,7 +239,7 @@ mod tests {
 
     fn args(x509: bool, jwt: bool, server: Option<&str>) -> RotateArgs {
         let server = server.map(str::to_owned);
-        RotateArgs { x509, jwt, server, accept_unknown: Vec::new(), anew: false, rekey: false }
+        RotateArgs { x509, jwt, server, accept_unknown: Vec::new(), anew: false, rekey: None }
     }
 
     #[test]
@@ -279,6 +263,5 @@ mod tests {
         assert!(old.next.iter().any(|next| next.contains("--rekey")), "{old:?}");
         let agents = permitted(Way::AgentsTooOld(Version::new(1, 10, 4)), &lab).unwrap_err();
         assert!(agents.next.iter().any(|next| next.contains("rollout restart daemonset/spire-agent")), "{agents:?}");
-        assert!(rekey(&lab).contains("no revocation") && rekey(&lab).contains("OUTAGE"));
     }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::Value;
 
+use crate::cli::candidates;
 use crate::error::{ExitCode, Failure};
 use crate::spire::path::{Answer, BackupFacts, ChartChoice, Options, what_if};
 use crate::spire::policy::{RuleId, Seen, Target};
@@ -19,7 +20,7 @@ const LARGEST_STATE: u64 = 4 << 20;
 #[derive(Debug, Args)]
 pub struct UpgradeArgs {
     /// The SPIRE version to go to, up or down, any distance
-    #[arg(long, value_name = "VERSION")]
+    #[arg(long, value_name = "VERSION", add = candidates::versions())]
     pub to: String,
     /// Only show the hops, or why there are none; exits with 7 if it is refused
     #[arg(long)]

@@ -213,7 +213,7 @@ fn rests_on(step: StepId) -> &'static [StepId] {
         S::IdentityTest => &[S::SpireAgents],
         // A change of versions and a rotation order their own steps: see `change` and `rotate`.
         // So does a recovery.
-        S::Hop(_) | S::Rotate(_) | S::Continuity | S::Recover(_) | S::Drill(_) => &[],
+        S::Hop(_) | S::Rotate(_) | S::Rekey(_) | S::Continuity | S::Recover(_) | S::Drill(_) => &[],
         // So does a containment.
         S::CutOff | S::EntriesGone | S::AgentsSynced | S::IncidentReport | S::UndoContainment => &[],
         // And a backup, and what brings it back.
@@ -361,6 +361,7 @@ pub fn command_for(step: StepId) -> &'static str {
         S::CutOff | S::EntriesGone | S::AgentsSynced | S::IncidentReport => "coastal contain",
         S::UndoContainment => "coastal contain --undo",
         S::Rotate(_) => "coastal rotate",
+        S::Rekey(_) => "coastal rotate --rekey",
         S::Backup | S::BackupSchedule => "coastal backup",
         S::Restore(_) => "coastal restore",
     }
@@ -388,7 +389,8 @@ pub(super) fn timeout(step: StepId, lab: &Lab) -> u64 {
         | S::Recover(_)
         | S::Drill(_)
         | S::Hop(_)
-        | S::Rotate(_) => timeouts.rollout,
+        | S::Rotate(_)
+        | S::Rekey(_) => timeouts.rollout,
         // Two rounds of the controller manager are watched beside.
         S::EntriesGone => timeouts.identity + Duration::from_secs(2 * RECONCILE_S),
         S::AgentsSynced => Duration::from_secs(6 * SYNC_S),
@@ -469,7 +471,7 @@ pub(super) fn title(step: StepId, lab: &Lab) -> String {
         S::AgentsSynced => "wait until the agents know".into(),
         S::IncidentReport => "write the incident report".into(),
         S::UndoContainment => "undo a containment".into(),
-        S::Recover(_) | S::Drill(_) => step.to_string(),
+        S::Recover(_) | S::Drill(_) | S::Rekey(_) => step.to_string(),
         S::Hop(hop) => hop.to_string(),
         S::Rotate(step) => step.to_string(),
         S::Backup => "back up the database, the servers' keys, and what is around them".into(),

@@ -220,6 +220,7 @@ pub fn explain(step: StepId, lab: &Lab) -> Explanation {
         // What a hop does depends on the hop: the plan of the change says it. So does that of a rotation.
         StepId::Hop(_)
         | StepId::Rotate(_)
+        | StepId::Rekey(_)
         // And what a containment does, on what is contained.
         | StepId::CutOff
         | StepId::EntriesGone

@@ -10,6 +10,7 @@ mod change;
 mod containment;
 mod hop;
 mod recover;
+mod rekey;
 mod restore;
 mod rotate;
 mod schedule;
@@ -28,6 +29,7 @@ pub use change::Change;
 pub use containment::{Containment, RECONCILE_S, SYNC_S};
 pub use hop::{HopPart, HopStep};
 pub use recover::{Notes, Recovery};
+pub use rekey::{PRUNED_AFTER, RekeyPart, Rekeying, command as rekey_command};
 pub use restore::{Restoration, RestorePart};
 pub use rotate::{RotatePart, RotateStep, Rotation};
 pub use schedule::Schedule;
@@ -137,6 +139,9 @@ pub enum StepId {
     /// A step of a key rotation.
     #[serde(untagged)]
     Rotate(RotateStep),
+    /// A part of new keys without a rotation.
+    #[serde(untagged)]
+    Rekey(RekeyPart),
 }
 
 impl StepId {

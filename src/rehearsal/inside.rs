@@ -371,15 +371,29 @@ fn postgres(cluster: &Cluster, process: &Process<'_>, pod: &Value, argv: &[&str]
             }
         };
     }
+    query(process, &mut spire, &home, argv)
+}
+
+/// A query by psql.
+fn query(process: &Process<'_>, spire: &mut spire::Spire, home: &str, argv: &[&str]) -> Ended {
     // Only the bare form of the output is modelled: no headings, no alignment.
     let bare = argv.iter().any(|word| word.contains("-tA") || word.contains("-At") || word.contains("--tuples-only"));
-    let query = line.to_lowercase();
+    let query = argv.join(" ").to_lowercase();
     if bare && query.contains("select 1") {
         process.out("1");
         return Ok(());
     }
+    if bare && query.contains("delete from bundles") {
+        // The servers' own knowledge of it is in their memory: they have to be down.
+        if let Some(database) = spire.databases.get_mut(home) {
+            process.out(format!("DELETE {}", u8::from(!database.bundle.is_empty())));
+            database.drop_bundle();
+        }
+        process.out("0");
+        return Ok(());
+    }
     if bare && query.contains("count(*) from bundles") {
-        let known = spire.databases.get(&home).filter(|database| database.migrations.is_some());
+        let known = spire.databases.get(home).filter(|database| database.migrations.is_some());
         let Some(database) = known else {
             process.err("ERROR:  relation \"bundles\" does not exist");
             return Err(inner_exit(process, 1));
@@ -390,7 +404,7 @@ fn postgres(cluster: &Cluster, process: &Process<'_>, pod: &Value, argv: &[&str]
     }
     if bare && query.contains("from migrations") && query.contains("from bundles") {
         let spiffe = query.split("spiffe://").nth(1).and_then(|rest| rest.split('\'').next()).unwrap_or_default();
-        let database = spire.databases.get(&home);
+        let database = spire.databases.get(home);
         let Some((database, (schema, version))) = database.and_then(|it| Some((it, it.migrations.as_ref()?))) else {
             process.err("ERROR:  relation \"migrations\" does not exist");
             return Err(inner_exit(process, 1));
@@ -401,7 +415,7 @@ fn postgres(cluster: &Cluster, process: &Process<'_>, pod: &Value, argv: &[&str]
     }
     if bare && query.contains("from bundles") {
         let spiffe = query.split("spiffe://").nth(1).and_then(|rest| rest.split('\'').next()).unwrap_or_default();
-        if let Some(database) = spire.databases.get(&home) {
+        if let Some(database) = spire.databases.get(home) {
             process.out(crate::spire::hex(&database.bundle_row(spiffe)));
         }
         return Ok(());
@@ -409,7 +423,7 @@ fn postgres(cluster: &Cluster, process: &Process<'_>, pod: &Value, argv: &[&str]
     if !bare || !query.contains("migrations") {
         return Err(process.unknown());
     }
-    let Some((schema, version)) = spire.databases.get(&home).and_then(|database| database.migrations.as_ref()) else {
+    let Some((schema, version)) = spire.databases.get(home).and_then(|database| database.migrations.as_ref()) else {
         process.err("ERROR:  relation \"migrations\" does not exist");
         return Err(inner_exit(process, 1));
     };

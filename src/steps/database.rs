@@ -47,6 +47,25 @@ pub async fn bundle_row(cx: &StepContext) -> Result<Vec<u8>, Failure> {
         .ok_or_else(|| Failure::tool(format!("the data store has no bundle of {}", spire.trust_domain)))
 }
 
+/// Takes the trust domain's bundle out of the data store. The servers must be down: one that runs would write it again.
+///
+/// # Errors
+/// The database does not answer, or it is still there.
+pub async fn drop_bundle(cx: &StepContext) -> Result<(), Failure> {
+    let spire = &cx.session.lab.spire;
+    // The name of a trust domain has no quotes: lab.toml was checked. Two statements are one transaction.
+    let script = format!(
+        r#"psql -v ON_ERROR_STOP=1 -U "$POSTGRES_USER" -d "$POSTGRES_DB" -tAc "delete from bundles where trust_domain = 'spiffe://{0}'; select count(*) from bundles where trust_domain = 'spiffe://{0}'""#,
+        spire.trust_domain
+    );
+    let output = reach::exec(cx, &spire.server_namespace, POD, CONTAINER, &["sh", "-c", &script]).await?;
+    match output.stdout.trim().lines().last() {
+        Some("0") => Ok(()),
+        other => Err(Failure::tool(format!("the bundle of {} is still in the data store", spire.trust_domain))
+            .fact(format!("psql said `{}`", other.unwrap_or_default()))),
+    }
+}
+
 /// Out of hex; `None` if it is none, or empty.
 fn bytes_of(hex: &str) -> Option<Vec<u8>> {
     let pairs = hex.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok());

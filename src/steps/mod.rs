@@ -32,13 +32,16 @@ pub mod probe;
 pub mod reach;
 pub mod recover;
 pub mod registrations;
+pub mod rekey;
 pub mod release;
 pub mod restore;
 pub mod rotate;
+mod servers;
 pub mod spire;
 #[cfg(test)]
 mod testing;
 mod tools;
+pub mod unfinished;
 pub mod upgrade;
 pub mod values;
 pub mod workload;
@@ -101,5 +104,6 @@ pub fn body(step: StepId) -> Box<dyn Body> {
         S::Recover(part) => recover::body(part),
         S::Drill(drill) => Box::new(drill::Inject(drill)),
         S::Rotate(step) => rotate::body(step),
+        S::Rekey(part) => rekey::body(part),
     }
 }

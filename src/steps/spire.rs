@@ -23,8 +23,7 @@ use crate::steps::addons::gone;
 use crate::steps::identity::server_json_of;
 use crate::steps::live::{Live, pods};
 use crate::steps::release::{self, Wanted};
-use crate::steps::restore::marker::none_is_open;
-use crate::steps::{reach, values};
+use crate::steps::{reach, rekey, unfinished, values};
 
 fn wanted(cx: &StepContext) -> Result<Wanted<'_>, Failure> {
     let lab = &cx.session.lab;
@@ -50,7 +49,7 @@ impl Body for Install {
             refuse_version_change(cx).await?;
         }
         if !found.is_satisfied() {
-            none_is_open(cx).await?;
+            unfinished::refuse(cx).await?;
         }
         Ok(found)
     }
@@ -149,13 +148,18 @@ impl Body for Servers {
         let spire = &cx.session.lab.spire;
         let cluster = reach::cluster(cx).await?;
         let state = cluster.rollout_state(Rollout::StatefulSet, &spire.server_namespace, &names::server(spire)).await?;
-        Ok(match state {
+        let found = match state {
             Err(missing) => Finding::Missing(missing),
             Ok(_) => match healthy(cx).await {
                 Ok(proof) => Finding::Satisfied(proof),
                 Err(failure) => Finding::Differs(failure.message),
             },
-        })
+        };
+        if !found.is_satisfied() {
+            // They may be down on purpose, and waited for in vain.
+            unfinished::refuse(cx).await?;
+        }
+        Ok(found)
     }
 
     async fn run(&self, _cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
@@ -345,7 +349,7 @@ impl Body for Uninstall {
                 "{} pods still mount SPIRE's CSI driver; without it they could never be unmounted and would stay Terminating",
                 mounting.len()
             ));
-            failure = failure.facts(mounting);
+            failure = failure.facts(mounting.iter().map(describe_pod));
             return Err(
                 failure.next("remove them first (the lab's own: `coastal delete-workload`, `coastal delete-malicious`), then run this again")
             );
@@ -371,7 +375,8 @@ impl Body for Uninstall {
             let api = cluster.namespaced::<PersistentVolumeClaim>(&spire.server_namespace);
             cluster.delete_named(api, &claim, &format!("claim {}/{claim}", spire.server_namespace), &patience).await?;
         }
-        Ok(())
+        // With the claims the keys are gone that were to be replaced.
+        rekey::marker::write(cx, &cluster, None).await
     }
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
@@ -387,7 +392,7 @@ async fn claims(cluster: &Cluster, spire: &SpireSpec) -> Result<Vec<String>, Fai
 }
 
 /// Pods, of whomever, whose volumes only the CSI driver can unmount.
-async fn mounting_csi(cluster: &Cluster, spire: &SpireSpec) -> Result<Vec<String>, Failure> {
+pub(super) async fn mounting_csi(cluster: &Cluster, spire: &SpireSpec) -> Result<Vec<Pod>, Failure> {
     let list = cluster.all::<Pod>().list(&ListParams::default()).await;
     let list = list.map_err(|error| api_failure("could not list pods", &error))?;
     let mounts = |pod: &Pod| {
@@ -395,7 +400,7 @@ async fn mounting_csi(cluster: &Cluster, spire: &SpireSpec) -> Result<Vec<String
         volumes.iter().any(|volume| volume.csi.as_ref().is_some_and(|csi| csi.driver == names::CSI_DRIVER))
     };
     let of_release = |pod: &Pod| pod.labels().get("app.kubernetes.io/instance") == Some(&spire.release);
-    Ok(list.items.iter().filter(|pod| mounts(pod) && !of_release(pod)).map(describe_pod).collect())
+    Ok(list.items.into_iter().filter(|pod| mounts(pod) && !of_release(pod)).collect())
 }
 
 /// [`crate::plan::StepId::ChartTests`].

@@ -1,5 +1,6 @@
 //! What the steps' tests run on: the lab that ships, in a rehearsal world, brought up step by step.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,10 +13,11 @@ use crate::config::{Lab, embedded};
 use crate::engine::StepContext;
 use crate::error::Failure;
 use crate::kube::Cluster;
-use crate::plan::StepId;
+use crate::plan::{Plan, Role, StepId};
 use crate::rehearsal::{Options, Rehearsal};
 use crate::session::{Paths, Session};
-use crate::steps::{self, reach};
+use crate::spire::cli::{Bundle, X509Authority};
+use crate::steps::{self, identity, reach};
 
 /// A lab in its world.
 pub(super) struct Scene {
@@ -68,6 +70,27 @@ impl Scene {
     pub(super) fn cx(&self) -> StepContext {
         let deadline = Instant::now() + Duration::from_secs(600);
         StepContext::new(Arc::clone(&self.session), StepId::Workload, deadline, self.cancel.clone(), None)
+    }
+
+    /// Makes the goals of a plan so, one after the other.
+    pub(super) async fn play(&self, session: &Arc<Session>, plan: &Plan) -> Result<(), Failure> {
+        for step in plan.steps.iter().filter(|step| step.role == Role::Goal) {
+            let deadline = Instant::now() + Duration::from_secs(step.timeout_s);
+            let cx = StepContext::new(Arc::clone(session), step.id, deadline, self.cancel.clone(), None);
+            let body = steps::body(step.id);
+            let found = body.check(&cx).await?;
+            if !found.is_satisfied() {
+                body.run(&cx, &found).await?;
+                body.verify(&cx).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The CAs of the servers' bundle.
+    pub(super) async fn cas(&self) -> BTreeSet<String> {
+        let bundle: Bundle = identity::bundle(&self.cx()).await.unwrap();
+        bundle.x509_authorities.iter().filter_map(X509Authority::key_id).collect()
     }
 
     pub(super) async fn cluster(&self) -> Cluster {

@@ -91,6 +91,11 @@ fn the_whole_story_found_cut_off_clean_removed() {
     lab.rehearse("contain --undo").ends(7).says("something was deleted for good");
     lab.rehearse("delete-malicious").ok();
     assert_eq!(found(&lab, 0), []);
+
+    // Whoever had the keys of a server as well: below 1.11 nothing can be revoked but by new keys and a new bundle.
+    lab.rehearse("rotate").ends(7).says("coastal rotate --rekey");
+    lab.rehearse("rotate --rekey revoke").ok().says("nothing old is trusted");
+    assert_eq!(found(&lab, 0), []);
 }
 
 #[test]

@@ -72,11 +72,23 @@ fn every_shell_has_completions_and_every_command_a_page() {
     let lab = TestLab::new();
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let script = lab.coastal(&format!("completions {shell}")).ok().out;
-        // The values of arguments without a name are known to the first two only.
-        let words: &[&str] = if ["bash", "zsh"].contains(&shell) { &["upgrade", "grafana"] } else { &["upgrade"] };
-        for word in words {
-            assert!(script.contains(word), "{shell} lacks {word}");
-        }
+        assert!(script.contains("COASTAL_COMPLETE"), "{shell} does not ask");
+        let said = lab.offered(shell, &["coastal", "upgr"]);
+        assert!(said.contains("upgrade"), "{shell}: {said}");
+    }
+    // Versions have the hops from what lab.toml says; fish shows them beside the version.
+    let versions = lab.offered("fish", &["coastal", "upgrade", "--to", "1.9"]);
+    assert!(versions.contains("1.9.6\t2 hops") && !versions.contains("1.7.2"), "{versions}");
+    for (words, one) in [
+        (["open", "gra"].as_slice(), "grafana"),
+        (&["learn", "check", "data"], "database"),
+        (&["check", "spire-ag"], "spire-agents-gone"),
+        (&["rotate", "--server", ""], "spire-server-2"),
+        (&["debug", "replay", ""], "last"),
+    ] {
+        let typed: Vec<&str> = std::iter::once("coastal").chain(words.iter().copied()).collect();
+        let said = lab.offered("fish", &typed);
+        assert!(said.contains(one), "{words:?}: {said}");
     }
     lab.coastal("completions tcsh").ends(2);
     assert!(lab.coastal("man").ok().out.contains(".TH coastal 1"));

@@ -128,8 +128,102 @@ fn below_1_11_there_are_ways_and_no_pretence() {
     lab.rehearse("rotate")
         .ends(7)
         .says("SPIRE 1.7.2 cannot taint or revoke an authority")
-        .says("coastal upgrade --to 1.11.0")
+        .says("coastal upgrade --to 1.11.3")
         .says("coastal rotate --rekey");
     lab.rehearse("rotate --rekey").ok().says("this is no revocation").says("OUTAGE").says("delete from bundles");
     lab.rehearse("bundle planes").ok().says("5 WORKLOADS");
+}
+
+/// What a way leaves of the authorities of before, in each plane.
+fn rekeyed(lab: &TestLab, method: &str, old: usize) {
+    let before = planes(lab);
+    let shown = lab.rehearse(&format!("--dry-run rotate --rekey {method}")).ok();
+    shown.says("measured by the meter at the end").says("rekey-keys").says("nothing was done").says("EXPIRES");
+    assert_eq!(planes(lab)["planes"], before["planes"], "a dry run changes nothing");
+
+    lab.rehearse(&format!("rotate --rekey {method}")).ok().says("a ClusterSPIFFEID can be written").says("new trust");
+    let after = planes(lab);
+    for (layer, key) in [
+        ("database", "x509"),
+        ("server", "x509"),
+        ("config-map", "x509"),
+        ("agent", "x509"),
+        ("workload", "x509"),
+        ("database", "jwt"),
+    ] {
+        let (was, is) = (held(&before, layer, key), held(&after, layer, key));
+        let kept = is.iter().filter(|id| was.contains(id)).count();
+        assert_eq!((kept, is.len() - kept), (old, 3), "{layer} {key}: {was:?} {is:?}");
+    }
+    lab.rehearse("bundle planes --check").ok();
+    lab.rehearse("status").ok();
+    let report: Value = serde_json::from_str(&incident(lab, "incident.json")).unwrap();
+    assert_eq!((&report["rekey"], &report["downtime_ms"]), (&method.into(), &0.into()), "{report}");
+    let signs = report["planes_after"]["planes"].as_array().unwrap().iter().find(|plane| plane["layer"] == "workload");
+    let signs = &signs.unwrap()["content"]["read"]["svids_of"][0];
+    assert!(!held(&before, "database", "x509").contains(&signs.as_str().unwrap().to_owned()), "{signs}");
+    assert!(!lab.at("world.json.state/rekey").exists(), "what was kept aside is given up");
+}
+
+#[test]
+fn new_keys_for_every_spire_keep_the_old_trust_or_end_it() {
+    for lab in [TestLab::new(), lab()] {
+        lab.rehearse("up").ok();
+        rekeyed(&lab, "new", 3);
+        let report = incident(&lab, "report.md");
+        assert!(report.contains("STAY TRUSTED") && report.contains("Everybody accepts them"), "{report}");
+        rekeyed(&lab, "revoke", 0);
+        assert!(incident(&lab, "report.md").contains("the old ones are gone from every plane"));
+    }
+    let lighter = lab().rehearse("--dry-run rotate --rekey revoke").ok();
+    lighter.says("`coastal rotate` revokes the old keys without an outage");
+}
+
+#[test]
+fn new_keys_that_fail_half_way_are_gone_on_with_or_taken_back() {
+    let lab = TestLab::new();
+    lab.rehearse("up").ok();
+    let before = held(&planes(&lab), "database", "x509");
+    lab.rehearse("backup --plaintext").ok();
+    let fails = |words: &str| {
+        let ran = lab.rehearse(&format!("--fault server-crash-loop {words}"));
+        assert_ne!(ran.code, Some(0), "{ran:?}");
+        ran.says("forward: `coastal rotate --rekey")
+            .says("back: `coastal restore")
+            .says("what was there before is kept")
+    };
+    fails("rotate --rekey revoke");
+    // Whoever comes now is told, and touches nothing.
+    for words in ["up", "upgrade --to 1.8.0", "recover", "rotate", "rotate --rekey new"] {
+        lab.rehearse(words).ends(7).says("`coastal rotate --rekey revoke --yes` goes on with it");
+    }
+    let backups = lab.at("world.json.state/backups");
+    let mut files = std::fs::read_dir(backups).unwrap().map(|entry| entry.unwrap().path());
+    let backup = files.find(|file| file.extension().is_some_and(|it| it == "tar")).unwrap();
+    lab.rehearse(&format!("restore {}", backup.display())).ends(7).says("back: `coastal restore");
+    lab.rehearse("rotate --rekey revoke").ok().says("this goes on with it");
+    let revoked = held(&planes(&lab), "database", "x509");
+    assert!(revoked.iter().all(|id| !before.contains(id)), "{before:?} {revoked:?}");
+
+    fails("rotate --rekey revoke");
+    let aside = lab.at("world.json.state/rekey/before.tar");
+    lab.rehearse(&format!("restore {}", aside.display())).ok();
+    assert_eq!(held(&planes(&lab), "database", "x509"), revoked, "the way back is the whole way");
+    assert!(!aside.exists());
+    lab.rehearse("up").ok();
+    lab.rehearse("rotate --rekey new").ok();
+}
+
+#[test]
+fn new_keys_are_not_begun_where_they_could_not_be_ended() {
+    let lab = lab();
+    lab.rehearse("--fault database-unreachable rotate --rekey revoke").ends(5).says("cannot be kept aside");
+    lab.rehearse("--fault agent-never-syncs --timeout 30s rotate --x509").ends(6);
+    lab.rehearse("rotate --rekey revoke").ends(7).says("is open").says("--anew --yes` leaves it");
+    lab.rehearse("rotate --rekey revoke --anew").ok();
+    lab.rehearse("rotate --rekey never").ends(2);
+    lab.rehearse("rotate --rekey new --x509").ends(2);
+    let none = TestLab::new();
+    none.rehearse("cluster-up").ok();
+    none.rehearse("rotate --rekey new").ends(7).says("configuration cannot be read");
 }

@@ -81,6 +81,16 @@ impl TestLab {
         ran
     }
 
+    /// What a shell is told that fits the last of the words that were typed.
+    pub fn offered(&self, shell: &str, typed: &[&str]) -> String {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_coastal"));
+        command.arg("--").args(typed).env_clear().envs(self.environment()).current_dir(self.at("cwd"));
+        let index = (typed.len() - 1).to_string();
+        let output = command.env("COASTAL_COMPLETE", shell).env("_CLAP_COMPLETE_INDEX", index).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
     /// Runs a command on the lab's kept rehearsal world.
     pub fn rehearse(&self, words: &str) -> Ran {
         self.coastal(&format!("rehearse --world {} {words}", self.world().display()))

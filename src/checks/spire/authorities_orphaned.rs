@@ -11,7 +11,7 @@ pub(super) const CHECK: Check = Check {
     before_up: false,
     title: "every authority of the bundle is held by a server",
     why: "Whoever holds the key of any other makes SVIDs that everybody accepts; no API taints or revokes it. Servers that lost their keys, or jumped over SPIRE 1.9, leave such authorities.",
-    hint: "`coastal bundle` shows which; if its key cannot be accounted for, treat it as stolen",
+    hint: "`coastal bundle` shows which; if its key cannot be accounted for, treat it as stolen, and end the old trust with `coastal rotate --rekey revoke`",
     judge,
     mend: None,
 };

@@ -59,8 +59,19 @@ impl Database {
         }
     }
 
+    /// The row of the table `bundles` is deleted. Its sequence goes with it: the next one begins anew.
+    pub(in crate::rehearsal) fn drop_bundle(&mut self) {
+        self.bundle.clear();
+        self.jwt.clear();
+        self.tainted.clear();
+        self.sequence = 0;
+    }
+
     /// The row of the table `bundles`.
     pub(in crate::rehearsal) fn bundle_row(&self, trust_domain: &str) -> Vec<u8> {
+        if self.bundle.is_empty() && self.jwt.is_empty() {
+            return Vec::new(); // there is none
+        }
         let tainted = |authority: &Authority| self.tainted.contains_key(&authority.seed);
         let certificates = self.bundle.iter().map(|authority| Certificate {
             der: authority.certificate().unwrap_or_default(),

@@ -17,7 +17,8 @@ use crate::spire::names;
 pub use expect::{immutable_changes, mismatches};
 pub use identities::Identity;
 pub use objects::Objects;
-use objects::{members, port, text, title};
+pub(crate) use objects::members;
+use objects::{port, text, title};
 
 /// A rendered release of the chart `spire`.
 #[derive(Debug, Clone)]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Authority, KeyType, Orphan, Slots, Verb, View};
+use super::{Authority, KeyType, Orphan, Rekey, Slots, Verb, View};
 use crate::spire::planes::Planes;
 
 /// For one type of key: what is to go. Of all that is remembered, only this decides anything.
@@ -115,6 +115,9 @@ pub struct Incident {
     pub closed_at: Option<Timestamp>,
     /// How it stands.
     pub outcome: Outcome,
+    /// The way, if the servers were not asked to rotate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rekey: Option<Rekey>,
     /// What is to go, for each type of key that is rotated.
     pub keys: BTreeMap<KeyType, Record>,
     /// What was done.
@@ -132,6 +135,10 @@ pub struct Incident {
     /// Milliseconds that pods were without a valid SVID, all together, if that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub downtime_ms: Option<u64>,
+    /// Milliseconds from the first workload pod that held an SVID of a new authority to the last. Meanwhile one that had
+    /// it and one that had not did not accept each other. Only known, and only there, without a rotation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split_ms: Option<u64>,
     /// When the last SVID that a suspect X.509 authority signed runs out, at the latest: there is no list of those that
     /// were issued, and no revocation list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -157,12 +164,14 @@ impl Incident {
             opened_at: now,
             closed_at: None,
             outcome: Outcome::Open,
+            rekey: None,
             keys,
             timeline: Vec::new(),
             changes: Vec::new(),
             orphans: BTreeMap::new(),
             workloads: Vec::new(),
             downtime_ms: None,
+            split_ms: None,
             last_svid_until: None,
             planes_before: None,
             planes_after: None,

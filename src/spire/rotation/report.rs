@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use jiff::Timestamp;
 
-use super::{Authority, Incident, KeyType, Outcome};
+use super::{Authority, Incident, KeyType, Outcome, Rekey};
 use crate::spire::planes::Planes;
 
 impl Incident {
@@ -15,16 +15,25 @@ impl Incident {
         let keys: Vec<String> = self.keys.keys().map(ToString::to_string).collect();
         let server = self.keys.values().find_map(|record| record.server.as_deref());
         let scope = server.map_or_else(|| "every server".to_owned(), |pod| format!("server {pod} alone"));
-        let outcome = match self.outcome {
-            Outcome::Open => "NOT ENDED: `coastal rotate --yes` goes on with it",
-            Outcome::Complete => "complete: new keys sign, the old ones are gone from every plane",
-            Outcome::Partial => "PARTIAL: new keys sign, but not all of the old ones could be revoked (see below)",
+        let outcome = match (self.outcome, self.rekey) {
+            (Outcome::Open, None) => "NOT ENDED: `coastal rotate --yes` goes on with it".to_owned(),
+            (Outcome::Open, Some(way)) => format!("NOT ENDED: `coastal rotate --rekey {way} --yes` goes on with it"),
+            (Outcome::Complete, _) => "complete: new keys sign, the old ones are gone from every plane".to_owned(),
+            (Outcome::Partial, Some(Rekey::NewKeys)) => {
+                "new keys sign; the old ones STAY TRUSTED until they expire (see below)".to_owned()
+            }
+            (Outcome::Partial, _) => {
+                "PARTIAL: new keys sign, but not all of the old ones could be revoked (see below)".to_owned()
+            }
         };
         let mut row = |name: &str, value: String| {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "- **{name}**: {value}");
         };
-        row("outcome", outcome.to_owned());
+        row("outcome", outcome);
+        if let Some(way) = self.rekey {
+            row("way", format!("`rotate --rekey {way}`: the servers' keys are taken away, and they make new ones"));
+        }
         row("scope", format!("{} keys of {scope}", keys.join(" and ")));
         row("opened", self.opened_at.strftime("%F %T UTC").to_string());
         if let Some(closed) = self.closed_at {
@@ -33,11 +42,23 @@ impl Incident {
         }
         let downtime = self.downtime_ms.map_or_else(|| "unknown".to_owned(), |ms| format!("{ms} ms"));
         row("time without a valid SVID", format!("{downtime}, all workload pods together"));
+        if let Some(split) = self.split_ms {
+            row(
+                "divided",
+                format!(
+                    "{split} ms from the first workload pod with an SVID of a new authority to the last: meanwhile those that had one and those that had not rejected each other"
+                ),
+            );
+        }
         if let Some(until) = self.last_svid_until.filter(|_| self.keys.contains_key(&KeyType::X509)) {
+            let then = match self.rekey {
+                Some(Rekey::NewKeys) => "Everybody accepts them until then",
+                _ => "Who has the new bundle rejects them; who keeps an old copy of it accepts them until then",
+            };
             row(
                 "issued before",
                 format!(
-                    "SVIDs of the old authorities may be within their dates until {} at the latest. Who has the new bundle rejects them; who keeps an old copy of it accepts them until then",
+                    "SVIDs of the old authorities may be within their dates until {} at the latest. {then}",
                     until.strftime("%F %T UTC")
                 ),
             );
@@ -65,6 +86,10 @@ impl Incident {
     }
 
     fn authorities(&self, text: &mut String) {
+        // Servers before 1.11 do not tell which is whose: then the planes show them all.
+        if self.changes.is_empty() {
+            return;
+        }
         let _ = writeln!(text, "\n## Authorities\n\n| server | type | before | after |\n|---|---|---|---|");
         let id = |authority: &Option<Authority>| match authority {
             Some(Authority { id, upstream: Some(upstream), .. }) => format!("`{id}` (of upstream `{upstream}`)"),

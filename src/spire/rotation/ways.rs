@@ -1,28 +1,56 @@
 //! Whether the versions that run can be rotated, and what there is instead.
 
+use std::fmt;
+
 use semver::Version;
+use serde::{Deserialize, Serialize};
 
 /// The first SPIRE whose servers taint and revoke, and whose agents heed it (facts, sections 3 and 4).
 pub const FORCED_ROTATION: Version = Version::new(1, 11, 0);
 /// The first whose servers have keys for WIT-SVIDs, for which there is no command.
 const WIT: Version = Version::new(1, 14, 0);
 
-/// A way to other keys without `localauthority`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A way to other keys without `localauthority` (facts, section 4). It works with every SPIRE.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Rekey {
     /// Each server's keys are taken away; it makes new ones. The old authorities stay trusted until they expire.
+    #[serde(rename = "new")]
     NewKeys,
     /// As well, the trust domain's bundle is taken out of the database: nothing old is trusted any more.
+    #[serde(rename = "revoke")]
     NewBundle,
 }
 
+/// As `rotate --rekey` takes it.
+impl fmt::Display for Rekey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Rekey::NewKeys => "new",
+            Rekey::NewBundle => "revoke",
+        })
+    }
+}
+
 impl Rekey {
+    /// For whom it is an outage, as far as it is known beforehand.
+    #[must_use]
+    pub fn outage(self) -> &'static str {
+        match self {
+            Rekey::NewKeys => {
+                "no new SVIDs while the servers are down; then, until its agent has restarted, each node rejects what was given out since on others. SVIDs that are held stay valid"
+            }
+            Rekey::NewBundle => {
+                "no new SVIDs while the servers are down; then, from the first workload with a new SVID to the last, those that have one and those that have not reject each other"
+            }
+        }
+    }
+
     /// What it means, in a sentence.
     #[must_use]
     pub fn words(self) -> &'static str {
         match self {
             Rekey::NewKeys => {
-                "new keys, old trust: stop each server in turn, remove its keys.json (and journal.pem up to 1.9), start it, restart agents and workloads. No outage of valid SVIDs, one server away at a time. What the stolen key signs is TRUSTED until the old authority expires, and up to a day longer: this is no revocation"
+                "new keys, old trust: stop all servers, remove each one's keys.json (and journal.pem up to 1.9), start them, restart agents and workloads. While the servers are down nobody gets a new SVID; until each agent has restarted, what others were given since is not accepted on its node. What the stolen key signs is TRUSTED until the old authority expires: this is no revocation"
             }
             Rekey::NewBundle => {
                 "new keys, new trust: stop all servers, remove their keys, delete the trust domain's row of table `bundles`, start them, restart all agents and all workloads. An OUTAGE: from the first new server until each workload has restarted, old and new SVIDs do not accept each other"

@@ -47,7 +47,10 @@ fn proven(facts: &Facts) -> bool {
 }
 
 /// Waits until no agent is on its way out: it would still say that it is well.
-async fn gone(cx: &StepContext, cluster: &Cluster) -> Result<(), Failure> {
+///
+/// # Errors
+/// One does not end in time.
+pub(in crate::steps) async fn none_is_ending(cx: &StepContext, cluster: &Cluster) -> Result<(), Failure> {
     let namespace = &cx.session.lab.spire.system_namespace;
     loop {
         let pods = live::pods(cluster, namespace, names::AGENT_SELECTOR).await?;
@@ -101,26 +104,34 @@ impl Body for Agents {
             names.push(agent.name.clone());
         }
         let cluster = reach::cluster(cx).await?;
-        servers::delete(cx, &cluster, &cx.session.lab.spire.system_namespace, &names).await
+        servers::delete_pods(cx, &cluster, &cx.session.lab.spire.system_namespace, &names).await
     }
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
-        let cluster = reach::cluster(cx).await?;
-        gone(cx, &cluster).await?;
-        let serving = spire::serving(cx, &cluster).await?;
-        loop {
-            let facts = look(cx).await?;
-            let trouble = facts.agents.pods.iter().find_map(|agent| {
-                let unknown = (agent.attested == Some(false)).then(|| "no server has a record of it".to_owned());
-                Some(format!("{}: {}", agent.name, distrust(&facts, agent).or(unknown)?))
-            });
-            let Some(trouble) = trouble else { return Ok(format!("{serving}, and the servers know them")) };
-            if cx.remaining() < Duration::from_secs(2) {
-                return Err(Failure::timeout(format!("an agent does not come to terms with the servers: {trouble}"))
-                    .next("`coastal logs agent` shows what it says; then `coastal recover` again"));
-            }
-            cx.progress(trouble);
-            cx.sleep(Duration::from_secs(1)).await?;
+        at_terms(cx).await.map_err(|failure| failure.next("then `coastal recover` again"))
+    }
+}
+
+/// Waits until every agent serves, trusts the servers, and is known to them.
+///
+/// # Errors
+/// One does not in time: which, and what it says.
+pub(in crate::steps) async fn at_terms(cx: &StepContext) -> Result<String, Failure> {
+    let cluster = reach::cluster(cx).await?;
+    none_is_ending(cx, &cluster).await?;
+    let serving = spire::serving(cx, &cluster).await?;
+    loop {
+        let facts = look(cx).await?;
+        let trouble = facts.agents.pods.iter().find_map(|agent| {
+            let unknown = (agent.attested == Some(false)).then(|| "no server has a record of it".to_owned());
+            Some(format!("{}: {}", agent.name, distrust(&facts, agent).or(unknown)?))
+        });
+        let Some(trouble) = trouble else { return Ok(format!("{serving}, and the servers know them")) };
+        if cx.remaining() < Duration::from_secs(2) {
+            return Err(Failure::timeout(format!("an agent does not come to terms with the servers: {trouble}"))
+                .next("`coastal logs agent` shows what it says"));
         }
+        cx.progress(trouble);
+        cx.sleep(Duration::from_secs(1)).await?;
     }
 }

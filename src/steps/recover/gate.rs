@@ -1,5 +1,6 @@
 //! The gate of a recovery: what must be proven before it counts as one.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -71,15 +72,28 @@ impl Body for Gate {
     }
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
-        let since = cx.session.world.clock.now();
-        let healthy = spire::healthy(cx).await?;
-        let live = Live::look(cx).await?;
-        let authorities = gate::one_bundle(cx).await?;
-        if let [version] = live.server_versions().as_slice() {
-            gate::own_authorities(cx, version, &authorities).await?;
-        }
-        let asked = probe::Asked { purpose: "recover", issued_after: since, authorities: &authorities };
-        let proofs = probe::prove(cx, asked).await?;
-        Ok(format!("{healthy}; one bundle of {} authorities; {}", authorities.len(), probe::in_words(&proofs)))
+        issued(cx, "recover", &BTreeSet::new()).await
     }
+}
+
+/// Proves that the servers are of one mind, that each signs with an authority of their bundle that is not among
+/// `outgoing`, and that new pods on each node get SVIDs of such an authority.
+///
+/// # Errors
+/// One of it is not so.
+pub(in crate::steps) async fn issued(
+    cx: &StepContext,
+    purpose: &str,
+    outgoing: &BTreeSet<String>,
+) -> Result<String, Failure> {
+    let since = cx.session.world.clock.now();
+    let healthy = spire::healthy(cx).await?;
+    let live = Live::look(cx).await?;
+    let bundle = gate::one_bundle(cx).await?;
+    let authorities: BTreeSet<String> = bundle.difference(outgoing).cloned().collect();
+    if let [version] = live.server_versions().as_slice() {
+        gate::own_authorities(cx, version, &authorities).await?;
+    }
+    let proofs = probe::prove(cx, probe::Asked { purpose, issued_after: since, authorities: &authorities }).await?;
+    Ok(format!("{healthy}; one bundle of {} authorities; {}", bundle.len(), probe::in_words(&proofs)))
 }

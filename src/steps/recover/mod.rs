@@ -19,8 +19,12 @@ use crate::plan::{Notes, Recovery};
 use crate::spire::recovery::{Current, Diagnosis, Facts, Part, diagnose};
 use crate::steps::database;
 
+pub(super) use agents::{at_terms, none_is_ending};
+pub(super) use gate::issued;
 pub use look::look;
+pub(super) use servers::delete_pods;
 pub(super) use verdict::identities;
+pub(super) use workloads::follow;
 
 /// The body of a part.
 #[must_use]

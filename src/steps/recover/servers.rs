@@ -36,7 +36,7 @@ fn hopeless(facts: &Facts, diagnosis: &Diagnosis) -> Vec<String> {
 }
 
 /// Deletes exactly these pods; their successors may have the same names.
-pub(super) async fn delete(
+pub(in crate::steps) async fn delete_pods(
     cx: &StepContext,
     cluster: &Cluster,
     namespace: &str,
@@ -80,7 +80,7 @@ impl Body for Servers {
         let (facts, diagnosis) = examine(cx).await?;
         let cluster = reach::cluster(cx).await?;
         let namespace = &cx.session.lab.spire.server_namespace;
-        delete(cx, &cluster, namespace, &hopeless(&facts, &diagnosis)).await
+        delete_pods(cx, &cluster, namespace, &hopeless(&facts, &diagnosis)).await
     }
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {

@@ -8,7 +8,7 @@ use crate::engine::{Body, StepContext};
 use crate::error::Failure;
 use crate::plan::Finding;
 use crate::spire::recovery::Condition;
-use crate::spire::recovery::facts::Facts;
+use crate::spire::recovery::facts::{Facts, Workload};
 use crate::spire::recovery::rows;
 use crate::steps::reach;
 use crate::steps::recover::{look, servers};
@@ -39,30 +39,50 @@ impl Body for Workloads {
     }
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
-        let begun = tokio::time::Instant::now();
-        let mut restarted = false;
-        loop {
-            let facts = look::held(cx).await?;
-            let missing = match judged(&facts) {
-                Ok(proof) if restarted => {
-                    return Ok(format!("{proof}; those that did not come back were started again"));
-                }
-                Ok(proof) => return Ok(proof),
-                Err(missing) => missing,
-            };
-            if cx.remaining() < Duration::from_secs(2) {
-                return Err(Failure::timeout(missing)
-                    .next("`coastal logs workload` shows what the pods say; `coastal status` what SPIRE does"));
+        follow(cx, |facts, workload| rows::trouble(facts, workload).map(|(_, words)| words)).await
+    }
+}
+
+/// Waits until the lab's workloads hold valid SVIDs and none of them is in trouble. Those that are in trouble for so
+/// long that no back-off explains it are started again.
+///
+/// # Errors
+/// One is not well in time.
+pub(in crate::steps) async fn follow(
+    cx: &StepContext,
+    trouble: impl Fn(&Facts, &Workload) -> Option<String> + Send + Sync,
+) -> Result<String, Failure> {
+    let begun = tokio::time::Instant::now();
+    let mut restarted = false;
+    loop {
+        let facts = look::held(cx).await?;
+        let late: Vec<(String, String)> = facts
+            .workloads
+            .iter()
+            .filter_map(|workload| Some((workload.name.clone(), trouble(&facts, workload)?)))
+            .collect();
+        let well = judged(&facts).and_then(|proof| match late.first() {
+            None => Ok(proof),
+            Some((_, words)) => Err(words.clone()),
+        });
+        let missing = match well {
+            Ok(proof) if restarted => {
+                return Ok(format!("{proof}; those that did not come back were started again"));
             }
-            if begun.elapsed() > BACK_OFF && !restarted {
-                let lab = &cx.session.lab.workload;
-                let late = facts.workloads.iter().filter(|workload| rows::trouble(&facts, workload).is_some());
-                let late: Vec<String> = late.map(|workload| workload.name.clone()).collect();
-                servers::delete(cx, &reach::cluster(cx).await?, &lab.namespace, &late).await?;
-                restarted = true;
-            }
-            cx.progress(missing);
-            cx.sleep(Duration::from_secs(1)).await?;
+            Ok(proof) => return Ok(proof),
+            Err(missing) => missing,
+        };
+        if cx.remaining() < Duration::from_secs(2) {
+            return Err(Failure::timeout(missing)
+                .next("`coastal logs workload` shows what the pods say; `coastal status` what SPIRE does"));
         }
+        if begun.elapsed() > BACK_OFF && !restarted {
+            let namespace = &cx.session.lab.workload.namespace;
+            let late: Vec<String> = late.into_iter().map(|(name, _)| name).collect();
+            servers::delete_pods(cx, &reach::cluster(cx).await?, namespace, &late).await?;
+            restarted = true;
+        }
+        cx.progress(missing);
+        cx.sleep(Duration::from_secs(1)).await?;
     }
 }

@@ -11,7 +11,7 @@ use crate::error::{Failure, io_failure};
 use crate::plan::Finding;
 use crate::spire::names;
 use crate::steps::upgrade::gate;
-use crate::steps::{probe, reach, spire};
+use crate::steps::{probe, reach, rekey, spire};
 
 /// [`crate::plan::RestorePart::Gate`].
 pub(super) struct Gate;
@@ -33,9 +33,13 @@ impl Body for Gate {
         if ours(cx, &cluster).await?.is_some() {
             marker::write(cx, &cluster, None).await?;
         }
-        // It holds private keys, and is worth nothing any more.
-        if let Some(directory) = restoration.aside.parent().filter(|directory| directory.is_dir()) {
-            std::fs::remove_dir_all(directory).map_err(|error| io_failure("remove", directory, &error))?;
+        // New keys that were under way are taken back by it.
+        rekey::marker::write(cx, &cluster, None).await?;
+        // They hold private keys, and are worth nothing any more.
+        for aside in [restoration.aside.parent(), Some(cx.session.paths.rekey().as_path())] {
+            if let Some(directory) = aside.filter(|directory| directory.is_dir()) {
+                std::fs::remove_dir_all(directory).map_err(|error| io_failure("remove", directory, &error))?;
+            }
         }
         Ok(proof)
     }

@@ -14,7 +14,7 @@ use crate::spire::cli::{Bundle, Count, X509Authority};
 use crate::spire::names;
 use crate::steps::identity::server_json_of;
 use crate::steps::live::Live;
-use crate::steps::{database, reach};
+use crate::steps::{database, reach, rekey};
 
 /// What is there.
 #[derive(Debug, Default)]
@@ -35,6 +35,8 @@ pub struct Present {
     pub authorities: Option<BTreeSet<String>>,
     /// A restore that is under way.
     pub marker: Option<Marker>,
+    /// New keys that are under way.
+    pub rekey: Option<rekey::marker::Marker>,
 }
 
 impl Present {
@@ -73,6 +75,7 @@ impl Present {
             entries,
             authorities,
             marker: marker::read(cx, &cluster).await?,
+            rekey: rekey::marker::read(cx, &cluster).await?,
         })
     }
 

@@ -138,7 +138,7 @@ fn same_file(a: &Path, b: &Path) -> bool {
 }
 
 /// What a run that was killed before it could say so has left.
-fn clear(aside: &Path) -> Result<(), Failure> {
+pub(super) fn clear(aside: &Path) -> Result<(), Failure> {
     let Some(directory) = aside.parent() else { return Ok(()) };
     match std::fs::remove_dir_all(directory) {
         Ok(()) => Ok(()),

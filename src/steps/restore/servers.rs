@@ -1,10 +1,7 @@
 //! Servers down, servers up, and the agents after them.
 
 use async_trait::async_trait;
-use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use kube::api::DeleteParams;
 use kube::core::DynamicObject;
 use semver::Version;
 
@@ -12,22 +9,17 @@ use super::marker::{self, Marker, Phase};
 use super::{ours, reached, restoration, stands};
 use crate::engine::{Body, StepContext};
 use crate::error::Failure;
-use crate::kube::{Cluster, api_failure};
+use crate::kube::Cluster;
 use crate::plan::Finding;
 use crate::spire::names;
 use crate::spire::values::Images;
 use crate::steps::live::{self, Live};
 use crate::steps::upgrade::aim::Aim;
 use crate::steps::upgrade::{half, source};
-use crate::steps::{reach, spire};
+use crate::steps::{reach, recover, servers, spire};
 
 /// [`crate::plan::RestorePart::Stop`].
 pub(super) struct Stop;
-
-async fn set(cx: &StepContext, cluster: &Cluster) -> Result<Option<StatefulSet>, Failure> {
-    let spire = &cx.session.lab.spire;
-    cluster.get::<StatefulSet>(&spire.server_namespace, &names::server(spire)).await
-}
 
 #[async_trait]
 impl Body for Stop {
@@ -35,26 +27,12 @@ impl Body for Stop {
         if reached(cx, Phase::Keys).await? {
             return Ok(Finding::Satisfied("they were, and database and keys are back".into()));
         }
-        let cluster = reach::cluster(cx).await?;
-        let namespace = &cx.session.lab.spire.server_namespace;
-        let pods = live::pods(&cluster, namespace, names::SERVER_SELECTOR).await?.len();
-        let asked = set(cx, &cluster).await?.map_or(0, |set| set.spec.replicas.unwrap_or(1));
-        Ok(if pods == 0 && asked == 0 {
-            Finding::Satisfied("no server runs".into())
-        } else {
-            Finding::Differs(format!("{pods} servers run"))
-        })
+        servers::down(cx, &reach::cluster(cx).await?).await
     }
 
     async fn run(&self, cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
-        let cluster = reach::cluster(cx).await?;
-        if set(cx, &cluster).await?.is_some() {
-            let spire = &cx.session.lab.spire;
-            cluster.scale(&spire.server_namespace, &names::server(spire), 0).await?;
-        }
-        let namespace = &cx.session.lab.spire.server_namespace;
-        let gone = cluster.pods_gone(namespace, names::SERVER_SELECTOR, &cx.patience()).await;
-        gone.map_err(|failure| stands(cx, failure))
+        let stopped = servers::stop(cx, &reach::cluster(cx).await?).await;
+        stopped.map_err(|failure| stands(cx, failure))
     }
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
@@ -96,8 +74,7 @@ impl Body for Start {
             let installed = Aim::settled(chart, images).apply(cx).await;
             installed.map_err(|failure| stands(cx, failure))?;
         }
-        let spire = &cx.session.lab.spire;
-        cluster.scale(&spire.server_namespace, &names::server(spire), spire.servers).await
+        servers::start(cx, &cluster).await
     }
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
@@ -152,20 +129,18 @@ impl Body for Agents {
         custom_resources(cx, &cluster).await?;
         let Some(marker) = ours(cx, &cluster).await?.filter(|marker| marker.agents_begin_anew) else { return Ok(()) };
         let namespace = &cx.session.lab.spire.system_namespace;
-        for pod in live::pods(&cluster, namespace, names::AGENT_SELECTOR).await? {
-            let name = pod.name_any();
-            cx.progress(format!("restarting {name}"));
-            match cluster.namespaced::<Pod>(namespace).delete(&name, &DeleteParams::default()).await {
-                Ok(_) => {}
-                Err(kube::Error::Api(status)) if status.code == 404 => {}
-                Err(error) => return Err(api_failure(&format!("could not restart {name}"), &error)),
-            }
-        }
+        let pods = live::pods(&cluster, namespace, names::AGENT_SELECTOR).await?;
+        let names: Vec<String> = pods.iter().map(ResourceExt::name_any).collect();
+        recover::delete_pods(cx, &cluster, namespace, &names).await?;
         marker::write(cx, &cluster, Some(&Marker { agents_begin_anew: false, ..marker })).await
     }
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
         let cluster = reach::cluster(cx).await?;
-        spire::serving(cx, &cluster).await.map_err(|failure| stands(cx, failure))
+        let serving = async {
+            recover::none_is_ending(cx, &cluster).await?;
+            spire::serving(cx, &cluster).await
+        };
+        serving.await.map_err(|failure| stands(cx, failure))
     }
 }

@@ -1,28 +1,24 @@
 //! Restores in a rehearsal world: onto a lab that runs, one that has lost everything, and cut off anywhere.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::api::DeleteParams;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use super::look::Present;
 use super::marker::{self, Phase};
 use crate::backup::contents::{self, Keep};
 use crate::backup::{Contents, Described, Seal, Unseal};
-use crate::engine::StepContext;
 use crate::error::Failure;
-use crate::plan::{Plan, Restoration, Role};
+use crate::plan::Restoration;
 use crate::rehearsal::Fault;
 use crate::session::Session;
-use crate::spire::cli::{Bundle, X509Authority};
 use crate::spire::names;
 use crate::steps::backup::gather;
 use crate::steps::testing::Scene;
-use crate::steps::{self, identity};
 
 impl Scene {
     fn archive(&self, name: &str) -> std::path::PathBuf {
@@ -55,25 +51,6 @@ impl Scene {
         let world = self.session.world.clone();
         let session = Session::with_restore(self.session.lab.clone(), world, self.session.paths.clone(), restoration);
         timeout(limit, self.play(&session, &plan)).await.ok()
-    }
-
-    async fn play(&self, session: &Arc<Session>, plan: &Plan) -> Result<(), Failure> {
-        for step in plan.steps.iter().filter(|step| step.role == Role::Goal) {
-            let deadline = Instant::now() + Duration::from_secs(step.timeout_s);
-            let cx = StepContext::new(Arc::clone(session), step.id, deadline, self.cancel.clone(), None);
-            let body = steps::body(step.id);
-            let found = body.check(&cx).await?;
-            if !found.is_satisfied() {
-                body.run(&cx, &found).await?;
-                body.verify(&cx).await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn cas(&self) -> BTreeSet<String> {
-        let bundle: Bundle = identity::bundle(&self.cx()).await.unwrap();
-        bundle.x509_authorities.iter().filter_map(X509Authority::key_id).collect()
     }
 
     async fn marker(&self) -> Option<marker::Marker> {

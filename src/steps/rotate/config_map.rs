@@ -27,8 +27,8 @@ const PUBLISHED_WITHIN: Duration = Duration::from_secs(45);
 pub(super) struct ConfigMap;
 
 impl ConfigMap {
-    /// What it keeps that no server has any more; nothing if it is as the servers are.
-    async fn keeps(cx: &StepContext) -> Result<Option<String>, Failure> {
+    /// What it keeps that no server has any more, or lacks; nothing if it is as the servers are.
+    async fn differs(cx: &StepContext) -> Result<Option<String>, Failure> {
         let cluster = reach::cluster(cx).await?;
         let planes = Planes::new(cx.session.world.clock.now(), planes::keepers(cx, &cluster).await?);
         let accepted = &rotation(cx)?.accepted;
@@ -40,10 +40,14 @@ impl ConfigMap {
             }
             for key in KeyType::ALL {
                 let bundle = planes.bundle(key);
-                let held = plane.holds(key).into_iter().flatten().map(|(id, _)| id);
-                let gone: BTreeSet<String> = held.filter(|id| !bundle.contains_key(*id)).cloned().collect();
+                let Some(held) = plane.holds(key) else { continue };
+                let gone: BTreeSet<String> = held.keys().filter(|id| !bundle.contains_key(*id)).cloned().collect();
                 if !gone.is_empty() {
                     return Ok(Some(format!("it still has {key} {}", short(&gone))));
+                }
+                let lacks: BTreeSet<String> = bundle.into_keys().filter(|id| !held.contains_key(id)).collect();
+                if !lacks.is_empty() {
+                    return Ok(Some(format!("it has not {key} {}", short(&lacks))));
                 }
             }
         }
@@ -59,23 +63,23 @@ impl ConfigMap {
 #[async_trait]
 impl Body for ConfigMap {
     async fn check(&self, cx: &StepContext) -> Result<Finding, Failure> {
-        Ok(match Self::keeps(cx).await? {
+        Ok(match Self::differs(cx).await? {
             None => Finding::Satisfied(format!("{CONFIG_MAP} holds what the servers do")),
-            Some(keeps) => Finding::Differs(keeps),
+            Some(how) => Finding::Differs(how),
         })
     }
 
-    async fn run(&self, cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
+    async fn run(&self, cx: &StepContext, found: &Finding) -> Result<(), Failure> {
         let now = || cx.session.world.clock.now();
         if Self::data(cx).await?.contains_key(SPIFFE_KEY) {
             // The servers' publisher owns it; what is written beside it would be overwritten.
             let end = tokio::time::Instant::now() + PUBLISHED_WITHIN;
-            while let Some(keeps) = Self::keeps(cx).await? {
+            while let Some(how) = Self::differs(cx).await? {
                 if tokio::time::Instant::now() > end.min(cx.deadline()) {
-                    return Err(Failure::timeout(format!("the servers have not published their bundle: {keeps}"))
+                    return Err(Failure::timeout(format!("the servers have not published their bundle: {how}"))
                         .next("`coastal logs server` shows why: look for `Failed to publish bundle`"));
                 }
-                cx.progress(format!("the servers publish every 30 s: {keeps}"));
+                cx.progress(format!("the servers publish every 30 s: {how}"));
                 cx.sleep(Duration::from_secs(1)).await?;
             }
             return remember(cx, |incident| incident.note(now(), format!("{CONFIG_MAP}: published by the servers")));
@@ -87,14 +91,17 @@ impl Body for ConfigMap {
         let api = cluster.namespaced::<Map>(&cx.session.lab.spire.system_namespace);
         let patched = api.patch(CONFIG_MAP, &params, &Patch::Merge(&patch)).await;
         patched.map_err(|error| api_failure(&format!("could not write the ConfigMap {CONFIG_MAP}"), &error))?;
-        let words = format!("{CONFIG_MAP}: written, for the servers' notifier is not told of a revocation");
+        let words = format!(
+            "{CONFIG_MAP}: written ({}), for the servers' notifier is not told of a revocation",
+            found.detail()
+        );
         remember(cx, |incident| incident.note(now(), words))
     }
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
-        match Self::keeps(cx).await? {
+        match Self::differs(cx).await? {
             None => Ok(format!("{CONFIG_MAP} holds what the servers do")),
-            Some(keeps) => Err(Failure::check_failed(format!("{CONFIG_MAP} is not as the servers are: {keeps}"))
+            Some(how) => Err(Failure::check_failed(format!("{CONFIG_MAP} is not as the servers are: {how}"))
                 .next("something else writes it too; `coastal bundle planes` shows what it holds")),
         }
     }

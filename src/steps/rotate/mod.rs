@@ -21,7 +21,9 @@ use crate::plan::{Finding, RotatePart, RotateStep, Rotation};
 use crate::spire::rotation::{Gate, Incident, KeyType, Phase, Plan, Record, View};
 use crate::steps::{planes, reach};
 
+pub(super) use observe::view;
 pub use observe::{Survey, survey};
+pub(super) use verify::last_svid;
 
 /// A quarter of the time for which others believe that a silent holder is at work.
 const RENEW: Duration = Duration::from_secs(15);
@@ -41,7 +43,7 @@ pub fn body(step: RotateStep) -> Box<dyn Body> {
 }
 
 /// The rotation that is carried out.
-fn rotation(cx: &StepContext) -> Result<&Rotation, Failure> {
+pub(super) fn rotation(cx: &StepContext) -> Result<&Rotation, Failure> {
     let rotation = cx.session.rotation.as_ref();
     rotation.ok_or_else(|| Failure::unexpected(format!("step `{}` outside a rotation", cx.step())))
 }
@@ -54,7 +56,7 @@ fn record_of(cx: &StepContext, key: KeyType) -> Result<Record, Failure> {
 }
 
 /// Changes what is remembered, and writes it down.
-fn remember(cx: &StepContext, change: impl FnOnce(&mut Incident)) -> Result<(), Failure> {
+pub(super) fn remember(cx: &StepContext, change: impl FnOnce(&mut Incident)) -> Result<(), Failure> {
     let mut incident = rotation(cx)?.incident();
     let Some(incident) = incident.as_mut() else { return Ok(()) };
     change(incident);
@@ -62,7 +64,7 @@ fn remember(cx: &StepContext, change: impl FnOnce(&mut Incident)) -> Result<(), 
 }
 
 /// Says to others that this one is still at it; often enough is enough.
-async fn hold(cx: &StepContext) -> Result<(), Failure> {
+pub(super) async fn hold(cx: &StepContext) -> Result<(), Failure> {
     let cluster = reach::cluster(cx).await?;
     let mut held = rotation(cx)?.held.lock().await;
     if held.is_none_or(|since| since.elapsed() >= RENEW) {

@@ -28,7 +28,7 @@ const LOOK: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// The cluster does not answer, or there is no server.
-pub(super) async fn view(cx: &StepContext, key: KeyType) -> Result<View, Failure> {
+pub(in crate::steps) async fn view(cx: &StepContext, key: KeyType) -> Result<View, Failure> {
     let cluster = reach::cluster(cx).await?;
     let pods = server_pods(cx, &cluster).await?;
     if pods.is_empty() {

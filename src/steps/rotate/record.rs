@@ -40,12 +40,25 @@ pub fn open(directory: &Path) -> Result<Option<Incident>, Failure> {
     files.retain(|file| file.exists());
     files.sort();
     let Some(newest) = files.pop() else { return Ok(None) };
-    let text = std::fs::read_to_string(&newest).map_err(|error| io_failure("read", &newest, &error))?;
-    let incident: Incident = serde_json::from_str(&text).map_err(|error| {
-        Failure::new(Kind::Prerequisite, format!("`{}` cannot be read: {error}", newest.display()))
+    // Whether new keys without a rotation are under way is told by their mark in the cluster.
+    Ok(Some(of_file(&newest)?).filter(|incident| incident.outcome == Outcome::Open && incident.rekey.is_none()))
+}
+
+/// The incident of that id, if it is known here.
+///
+/// # Errors
+/// It cannot be read.
+pub fn read(directory: &Path, id: &str) -> Result<Option<Incident>, Failure> {
+    let file = directory.join(id).join(DATA);
+    if file.is_file() { of_file(&file).map(Some) } else { Ok(None) }
+}
+
+fn of_file(file: &Path) -> Result<Incident, Failure> {
+    let text = std::fs::read_to_string(file).map_err(|error| io_failure("read", file, &error))?;
+    serde_json::from_str(&text).map_err(|error| {
+        Failure::new(Kind::Prerequisite, format!("`{}` cannot be read: {error}", file.display()))
             .next("`coastal rotate --anew --yes` begins a new rotation, of everything that is there now")
-    })?;
-    Ok(Some(incident).filter(|incident| incident.outcome == Outcome::Open))
+    })
 }
 
 #[cfg(test)]

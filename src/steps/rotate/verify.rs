@@ -64,7 +64,7 @@ impl Body for Verify {
         Err(Failure::check_failed("new keys sign everywhere, but not every old authority can be revoked any more")
             .facts(left)
             .next("wait until they have expired: they leave the bundle a day later at the latest")
-            .next("`coastal rotate --rekey` tells of the way that does not wait, and of its outage"))
+            .next("`coastal rotate --rekey revoke` is the way that does not wait: it shows its plan, and what outage it means"))
     }
 }
 
@@ -101,7 +101,7 @@ async fn clean(cx: &StepContext) -> Result<Planes, Failure> {
 }
 
 /// How long the SVIDs live that are given out here: the longest that any workload holds.
-async fn last_svid(cx: &StepContext) -> Result<Option<SignedDuration>, Failure> {
+pub(in crate::steps) async fn last_svid(cx: &StepContext) -> Result<Option<SignedDuration>, Failure> {
     let cluster = reach::cluster(cx).await?;
     let holders = workload::holders(cx, &cluster).await?;
     let lives = holders.iter().filter_map(|holder| holder.update.as_ref());
