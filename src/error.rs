@@ -117,6 +117,15 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// Its sentence with the first fact, for a line among others. What is missing needs no more than its sentence.
+    #[must_use]
+    pub fn in_one_line(&self) -> String {
+        match self.facts.first() {
+            Some(fact) if self.kind != Kind::Prerequisite => format!("{} ({fact})", self.message),
+            _ => self.message.clone(),
+        }
+    }
+
     /// A failure of `kind` with its sentence.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
         Failure { kind, message: message.into(), facts: Vec::new(), next: Vec::new() }
@@ -229,5 +238,18 @@ pub fn io_failure(what: impl fmt::Display, path: &std::path::Path, error: &std::
         }
         std::io::ErrorKind::NotFound => failure.next("see that the path is right"),
         _ => failure,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_line_has_the_reason_unless_the_sentence_is_it() {
+        let failed = Failure::tool("helm failed").fact("it said: secrets is forbidden").fact("more");
+        assert_eq!(failed.in_one_line(), "helm failed (it said: secrets is forbidden)");
+        assert_eq!(Failure::prerequisite("there is no server").fact("no pod").in_one_line(), "there is no server");
+        assert_eq!(Failure::tool("helm failed").in_one_line(), "helm failed");
     }
 }

@@ -276,15 +276,15 @@ pub async fn status(session: &Arc<Session>, cancel: &CancellationToken) -> Resul
             let blind = monitors::blind(&lab.spire, &all);
             status.monitors = Some(MonitorStatus { pod_monitors: all.len(), blind });
         }
-        Err(failure) => status.troubles.push(failure.message),
+        Err(failure) => status.troubles.push(failure.in_one_line()),
     }
     match nodes {
         Ok((version, nodes)) => (status.cluster.version, status.cluster.nodes) = (version, nodes),
-        Err(failure) => status.troubles.push(failure.message),
+        Err(failure) => status.troubles.push(failure.in_one_line()),
     }
     match releases {
         Ok(releases) => status.releases = releases,
-        Err(failure) => status.troubles.push(failure.message),
+        Err(failure) => status.troubles.push(failure.in_one_line()),
     }
     let (spire, troubles) = spire;
     status.spire = spire;
@@ -310,7 +310,7 @@ pub async fn status(session: &Arc<Session>, cancel: &CancellationToken) -> Resul
             status.workload.oldest_svid_issued_at = valid.iter().map(|update| update.not_before).min();
             status.workload.not_renewed = valid.iter().filter(|update| update.is_overdue_at(now)).count();
         }
-        Err(failure) => status.troubles.push(failure.message),
+        Err(failure) => status.troubles.push(failure.in_one_line()),
     }
     if let Provider::Kind { http_port, https_port, .. } = &lab.cluster.provider
         && lab.contour.is_some()
@@ -367,11 +367,11 @@ async fn spire_status(cx: &StepContext, cluster: &Cluster) -> (SpireStatus, Vec<
             status.agent_pods = Some(versions.agents.len());
             (status.servers, status.agents) = (text(versions.server_versions()), text(versions.agent_versions()));
         }
-        Err(failure) => troubles.push(failure.message),
+        Err(failure) => troubles.push(failure.in_one_line()),
     }
     match ready {
         Ok(Ok(state) | Err(state)) => status.servers_ready = Some(state),
-        Err(failure) => troubles.push(failure.message),
+        Err(failure) => troubles.push(failure.in_one_line()),
     }
     match shared {
         Ok(shared) => {
@@ -386,7 +386,7 @@ async fn spire_status(cx: &StepContext, cluster: &Cluster) -> (SpireStatus, Vec<
                 Err(why) => troubles.push(why),
             }
         }
-        Err(failure) => troubles.push(failure.message),
+        Err(failure) => troubles.push(failure.in_one_line()),
     }
     (status, troubles)
 }

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::evidence::{Audited, BundleMap, Evidence, Files, Known, ReleaseValues, Svid, There};
 use crate::config::Provider;
 use crate::engine::StepContext;
-use crate::error::{Failure, Kind};
+use crate::error::Failure;
 use crate::kube::{Cluster, api_failure};
 use crate::observe;
 use crate::plan::{Finding, Goal, StepId};
@@ -78,15 +78,7 @@ async fn presence(cx: &StepContext) -> (Known<There>, Option<Cluster>) {
             let _ = cx.session.cluster.set(cluster.clone());
             (Ok(There::Running), Some(cluster))
         }
-        Err(failure) => (Err(told(failure)), None),
-    }
-}
-
-/// A failure in one line.
-fn told(failure: Failure) -> String {
-    match failure.facts.first() {
-        Some(fact) if failure.kind != Kind::Prerequisite => format!("{} ({fact})", failure.message),
-        _ => failure.message,
+        Err(failure) => (Err(failure.in_one_line()), None),
     }
 }
 
@@ -187,21 +179,23 @@ async fn inside(
         csi_drivers,
         webhooks,
         daemon_sets,
-        server_set: server_set.map_err(told),
+        server_set: server_set.map_err(|failure| failure.in_one_line()),
         server_conf,
         manager_conf,
         bundle_maps,
         spiffe_ids,
-        monitors: monitors.map_err(told),
-        live: live.map_err(told),
-        login: Ok(login.map_err(told)),
-        row: row.map_err(told),
+        monitors: monitors.map_err(|failure| failure.in_one_line()),
+        live: live.map_err(|failure| failure.in_one_line()),
+        login: Ok(login.map_err(|failure| failure.in_one_line())),
+        row: row.map_err(|failure| failure.in_one_line()),
         audited,
-        svids: holders.map(|all| all.into_iter().map(svid).collect()).map_err(told),
-        releases: releases.map_err(told),
+        svids: holders.map(|all| all.into_iter().map(svid).collect()).map_err(|failure| failure.in_one_line()),
+        releases: releases.map_err(|failure| failure.in_one_line()),
         values,
-        leftovers: leftovers.map(|pods| pods.iter().map(ResourceExt::name_any).collect()).map_err(told),
-        drift: drift.map(seen).map_err(told),
+        leftovers: leftovers
+            .map(|pods| pods.iter().map(ResourceExt::name_any).collect())
+            .map_err(|failure| failure.in_one_line()),
+        drift: drift.map(seen).map_err(|failure| failure.in_one_line()),
         ..Evidence::without_cluster(lab.clone(), session.world.clock.now(), there, "it was not looked at")
     }
 }
@@ -215,19 +209,22 @@ where
     K: Clone + std::fmt::Debug + DeserializeOwned,
 {
     let list = api.list(&ListParams::default()).await;
-    list.map(|list| list.items).map_err(|error| told(api_failure(&format!("could not list the {what}"), &error)))
+    list.map(|list| list.items)
+        .map_err(|error| api_failure(&format!("could not list the {what}"), &error).in_one_line())
 }
 
 /// All objects of a kind that a chart brings; none if the kind is not there.
 async fn custom(cluster: &Cluster, kind: &GroupVersionKind) -> Known<Vec<Value>> {
-    let Some(api) = cluster.dynamic(kind, None).await.map_err(told)? else { return Ok(Vec::new()) };
+    let Some(api) = cluster.dynamic(kind, None).await.map_err(|failure| failure.in_one_line())? else {
+        return Ok(Vec::new());
+    };
     let objects = all(api, &format!("objects of kind {}", kind.kind)).await?;
     objects.into_iter().map(|object| serde_json::to_value(object).map_err(|error| error.to_string())).collect()
 }
 
 /// A configuration in a ConfigMap: JSON, or YAML, of which it is a part.
 async fn config(cluster: &Cluster, namespace: &str, name: &str, key: &str) -> Known<Value> {
-    let map: Option<ConfigMap> = cluster.get(namespace, name).await.map_err(told)?;
+    let map: Option<ConfigMap> = cluster.get(namespace, name).await.map_err(|failure| failure.in_one_line())?;
     let map = map.ok_or_else(|| format!("there is no ConfigMap {namespace}/{name}"))?;
     let text = map.data.and_then(|mut data| data.remove(key));
     let text = text.ok_or_else(|| format!("ConfigMap {namespace}/{name} has no key {key}"))?;
@@ -239,7 +236,7 @@ const BUNDLE: &str = "spire-bundle";
 async fn bundle_maps(cluster: &Cluster, namespaces: [&str; 2]) -> Known<Vec<BundleMap>> {
     let mut maps = Vec::new();
     for namespace in BTreeSet::from(namespaces) {
-        let map: Option<ConfigMap> = cluster.get(namespace, BUNDLE).await.map_err(told)?;
+        let map: Option<ConfigMap> = cluster.get(namespace, BUNDLE).await.map_err(|failure| failure.in_one_line())?;
         if let Some(map) = map {
             let texts = map.data.unwrap_or_default();
             let text = |key: &str| texts.get(key).map(String::as_str);
@@ -252,13 +249,13 @@ async fn bundle_maps(cluster: &Cluster, namespaces: [&str; 2]) -> Known<Vec<Bund
 }
 
 async fn audited(cx: &StepContext) -> Known<Audited> {
-    let facts = Box::pin(inspect::facts(cx)).await.map_err(told)?;
+    let facts = Box::pin(inspect::facts(cx)).await.map_err(|failure| failure.in_one_line())?;
     let (agents, authorities) = (facts.agents.clone(), facts.authorities.clone());
     let holders_known = facts.holders_known;
     let auditor = Arc::new(Mutex::new(Auditor::new(facts)));
     let into = Arc::clone(&auditor);
     let each = move |entry| into.lock().unwrap_or_else(PoisonError::into_inner).entry(&entry);
-    registrations::each(cx, each).await.map_err(told)?;
+    registrations::each(cx, each).await.map_err(|failure| failure.in_one_line())?;
     let auditor = Arc::into_inner(auditor).ok_or("the entries are still being read")?;
     let audit = auditor.into_inner().unwrap_or_else(PoisonError::into_inner).finish();
     Ok(Audited { audit, agents, authorities, holders_known })
@@ -274,10 +271,13 @@ async fn releases(cx: &StepContext) -> Result<Vec<helm::Release>, Failure> {
 
 async fn release_values(cx: &StepContext) -> Known<Option<ReleaseValues>> {
     let spire = &cx.session.lab.spire;
-    let current = release::current(cx, &spire.release, &spire.release_namespace).await.map_err(told)?;
+    let current = release::current(cx, &spire.release, &spire.release_namespace)
+        .await
+        .map_err(|failure| failure.in_one_line())?;
     let Some(current) = current else { return Ok(None) };
     let output = cx.run(&reach::helm(cx).get_values(&spire.release, &spire.release_namespace)).await;
-    let deployed = output.and_then(|output| helm::parse_values(&output)).map_err(|error| told(error.into()))?;
+    let deployed =
+        output.and_then(|output| helm::parse_values(&output)).map_err(|error| Failure::from(error).in_one_line())?;
     let mut passwords = Vec::new();
     plain_passwords(&deployed, "", &mut passwords);
     let chart = current.chart.strip_prefix("spire-").and_then(|text| text.parse::<Version>().ok());
@@ -287,8 +287,9 @@ async fn release_values(cx: &StepContext) -> Known<Option<ReleaseValues>> {
             crate::config::ChartRef::Path(path) if !archive.exists() => path.clone(),
             _ => archive,
         };
-        let files = chart_texts(&local).map_err(told)?;
-        let known = KnownKeys::read(files.iter().map(|(path, text)| (path.as_str(), text.as_str()))).map_err(told)?;
+        let files = chart_texts(&local).map_err(|failure| failure.in_one_line())?;
+        let known = KnownKeys::read(files.iter().map(|(path, text)| (path.as_str(), text.as_str())))
+            .map_err(|failure| failure.in_one_line())?;
         let line = Line::from(&chart);
         // What coastal itself writes for every chart of a line is no surprise, even where this one does not ask for it.
         let lab = &cx.session.lab;

@@ -123,7 +123,7 @@ async fn announce(one: &Open, cluster: &Cluster, args: &OpenArgs, ui: &Ui, outsi
     // A page is worth opening without its login, too.
     let login = login(cluster, &outside.lab, door.page).await.unwrap_or_else(|failure| {
         ui.warning(&failure.message);
-        ui.next(&failure.next);
+        ui.advice(&failure.next);
         None
     });
     let url = format!("http://localhost:{}", taken.port);

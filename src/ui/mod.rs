@@ -346,6 +346,13 @@ impl Ui {
         }
     }
 
+    /// What helps against something that was warned of, in sentences.
+    pub fn advice(&self, sentences: &[String]) {
+        if !self.is_json() {
+            self.err.write(&failure::next(sentences, self.err_style()));
+        }
+    }
+
     /// The failure of a command that has no run, or did not come to it; a run's renderer tells of its own.
     pub fn failure(&self, failure: &Failure) {
         if self.is_json() {
