@@ -222,6 +222,16 @@ impl Sink for Cards {
     }
 }
 
+/// As the README has it: two commands, the second of which finds a database that does not answer yet.
+#[test]
+fn a_lost_database_is_recovered_from_by_a_command_of_its_own() {
+    let lab = TestLab::new();
+    lab.rehearse("up").ok();
+    lab.rehearse("drill database").ok();
+    lab.rehearse("recover").ok();
+    lab.rehearse("recover").ok().says("nothing is broken");
+}
+
 #[test]
 fn what_cannot_be_drilled_or_recovered_says_why() {
     let lab = TestLab::new();

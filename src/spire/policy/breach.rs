@@ -146,6 +146,9 @@ impl Breach {
             }
             Breach::AgentNewer { server, .. } => format!("take the agents to {server} or older first"),
             Breach::AgentTooOld { .. } => match view.servers.first() {
+                Some(oldest) if view.agents.iter().all(|agent| agent >= oldest) => {
+                    "take the servers one minor version at a time, and the agents along after each".to_owned()
+                }
                 Some(oldest) => {
                     format!("take the agents to {oldest} first, and the servers one minor version at a time")
                 }
@@ -153,7 +156,7 @@ impl Breach {
             },
             Breach::SchemaAhead { release, .. } => format!(
                 "restore a backup of the database that SPIRE {release} opens: at schema {} or older, or written last by a \
-                 neighbouring minor version",
+                 neighbouring minor version; `coastal backup list` shows what there is",
                 release.schema().latest
             ),
             Breach::SchemaTooOld { release, schema } => {

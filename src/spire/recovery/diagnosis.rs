@@ -7,7 +7,7 @@ use semver::Version;
 use serde::{Deserialize, Serialize};
 
 use super::facts::{AgentPod, Facts};
-use super::loss::{Database, Keys, Loss, Outlook, TrustAfter, outlook};
+use super::loss::{Database, JournalPlace, Keys, Loss, Outlook, TrustAfter, outlook};
 use super::rows;
 use super::score::Budget;
 
@@ -331,7 +331,15 @@ fn way(facts: &Facts, diagnosis: &Diagnosis) -> Vec<Needed> {
     need(Part::Database, facts.database.silent.clone().filter(|_| facts.reached));
     // A bundle that began anew was made by servers that start: nothing keeps them from it.
     let clears = outlook.is_some_and(|outlook| outlook.clear_keys) && facts.bundle.is_none();
-    need(Part::Keys, clears.then(|| "the journal beside the keys names authorities that the database has lost".into()));
+    let on_disk =
+        facts.current.as_ref().is_some_and(|current| JournalPlace::of(&current.server) != JournalPlace::Database);
+    let hidden = facts.reached && facts.database.silent.is_some() && on_disk && facts.servers.claims_missing.is_empty();
+    let clears = clears.then(|| "the journal beside the keys names authorities that the database has lost".to_owned());
+    need(
+        Part::Keys,
+        clears
+            .or_else(|| hidden.then(|| "whether the database has lost what they name is seen when it answers".into())),
+    );
     let set_missing = |there: bool, what: &str| (!there && facts.reached).then(|| format!("{what} is not there"));
     let release = seen(Plane::Release)
         .or_else(|| set_missing(facts.servers.there, "the servers' StatefulSet"))

@@ -396,6 +396,12 @@ fn what_else_breaks_has_its_part() {
     );
     assert!(broken(&|facts| facts.nodes[1].ready = false).starts_with(&[P::Node]));
     assert_eq!(broken(&|facts| facts.database.silent = Some("refused".into())), with(&[P::Database]));
+    // Whether it has lost what a journal on disk names is seen when it answers.
+    let on_disk = |facts: &mut Facts| {
+        *facts = healthy("1.7.2");
+        facts.database.silent = Some("refused".into());
+    };
+    assert_eq!(broken(&on_disk), with(&[P::Database, P::Keys]));
     let release = with(&[P::Release, P::Servers, P::Agents]);
     for status in ["failed", "pending-upgrade", "pending-rollback"] {
         let change = |facts: &mut Facts| {

@@ -88,7 +88,8 @@ fn facts(page: &mut String, account: &Account) {
     ];
     // What the lab's first steps found out are the versions that everything else ran with.
     for (label, step) in [("tools", StepId::Tools), ("cluster", StepId::Cluster), ("SPIRE", StepId::Spire)] {
-        let words = account.steps.get(&step).map(|turn| turn.words.clone()).filter(|words| !words.is_empty());
+        let found = account.steps.get(&step).filter(|turn| matches!(turn.state, State::Done | State::Same));
+        let words = found.map(|turn| turn.words.clone()).filter(|words| !words.is_empty());
         rows.extend(words.map(|words| (label, words)));
     }
     page.push_str("<dl>\n");
@@ -125,7 +126,7 @@ fn step(page: &mut String, account: &Account, id: StepId, turn: &Turn) {
         word = turn.state.word(),
         title = escaped(&account.run.title(id)),
         need = if account.is_goal(id) { "" } else { " <span class=\"need\">(only looked at)</span>" },
-        took = duration(turn.took_ms),
+        took = if turn.was_begun() { duration(turn.took_ms) } else { String::new() },
     );
     match &turn.failure {
         Some(cause) => failure(page, cause),
@@ -165,7 +166,7 @@ fn command(page: &mut String, record: &CommandRecord) {
     let ending = match record.ended {
         Some((Some(0), took)) => duration(took),
         Some((Some(code), took)) => format!("exit code {code} after {}", duration(took)),
-        Some((None, took)) => format!("ended by force after {}", duration(took)),
+        Some((None, took)) => format!("no exit code after {}", duration(took)),
         None => "never ended".to_owned(),
     };
     let _ = write!(

@@ -231,6 +231,11 @@ impl Account {
 }
 
 impl Turn {
+    /// Whether it took any time at all.
+    fn was_begun(&self) -> bool {
+        !matches!(self.state, State::Waiting | State::Skipped)
+    }
+
     fn say(&mut self, now: u64, words: String) {
         self.said.push((now, words));
         if self.said.len() > 2 * WORDS {
@@ -263,7 +268,14 @@ fn cut(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ui::testing::{failure, success};
+    use crate::ui::testing::{failure, success, unmet_need};
+
+    #[test]
+    fn what_was_never_begun_tells_no_version_and_no_time() {
+        let page = html(&unmet_need());
+        assert!(!page.contains("<dt>cluster</dt>") && !page.contains("<dt>tools</dt>"), "{page}");
+        assert!(page.contains("not started") && page.contains("<span class=\"time\"></span>"), "{page}");
+    }
 
     #[test]
     fn a_page_needs_nothing_from_elsewhere_and_holds_what_failed() {
