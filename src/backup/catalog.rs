@@ -32,6 +32,12 @@ impl Protection {
             Protection::Passphrase => "age, passphrase",
         }
     }
+
+    /// What the name of such an archive ends with, after a dot.
+    #[must_use]
+    pub fn extension(self) -> &'static str {
+        if self == Protection::Plaintext { "tar" } else { "tar.age" }
+    }
 }
 
 /// The description beside an archive. Nobody vouches for it: what matters is read out of the archive itself.
@@ -113,8 +119,7 @@ pub fn write(archive: &Path, described: &Described) -> Result<(), Failure> {
 /// The name of a new archive.
 #[must_use]
 pub fn file_name(lab: &str, taken_at: Timestamp, protection: Protection) -> String {
-    let extension = if protection == Protection::Plaintext { "tar" } else { "tar.age" };
-    format!("{lab}-{}.{extension}", taken_at.strftime("%Y%m%dT%H%M%S%3fZ"))
+    format!("{lab}-{}.{}", taken_at.strftime("%Y%m%dT%H%M%S%3fZ"), protection.extension())
 }
 
 /// Takes away what is more than `keep` or older than `max_age`, of this lab only and never the newest. Says what went.

@@ -44,7 +44,7 @@ pub async fn build_from(
 /// # Errors
 /// As [`run`]; or this machine's kubectl or helm could not run in the image.
 pub async fn build_with_tools(global: &Global, ui: &Ui, line: &str, outside: &Outside) -> Result<ExitCode, Failure> {
-    let tools = steps::tools_for_image()?;
+    let tools = steps::tools_for_image(&*outside.world.runner)?;
     let (lab, world, paths) = (outside.lab.clone(), outside.world.clone(), outside.paths.clone());
     let session = Session::with_image_tools(lab, world, paths, tools);
     run_in(session, Goal::BuildLoadImage, global, ui, line, outside).await

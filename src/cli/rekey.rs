@@ -4,30 +4,25 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use clap::ValueEnum;
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
+use k8s_openapi::api::apps::v1::Deployment;
 use semver::Version;
-use serde_json::Value;
 
-use crate::backup::{Protection, Seal};
+use crate::backup::Seal;
 use crate::cli::goal::{carry_out, lock};
 use crate::cli::rotate::{RotateArgs, close, holder};
 use crate::cli::{Global, outside::Outside};
 use crate::config::Lab;
-use crate::engine::StepContext;
 use crate::error::{ExitCode, Failure};
-use crate::kube::Cluster;
 use crate::observe;
 use crate::plan::{PRUNED_AFTER, Rekeying, Rotation, rekey_command};
 use crate::session::Session;
 use crate::spire::planes::{Authorities, Planes};
-use crate::spire::render::members;
 use crate::spire::rotation::{FORCED_ROTATION, KeyType, Rekey};
 use crate::spire::{names, releases};
-use crate::steps::live::Live;
 use crate::steps::rekey::marker::{self, Marker};
+use crate::steps::rekey::possible;
 use crate::steps::rotate::record;
-use crate::steps::{database, planes, reach, restore};
+use crate::steps::{planes, reach, restore};
 use crate::ui::Ui;
 
 /// What follows `--rekey`.
@@ -82,7 +77,7 @@ pub async fn run(
                 .next("`coastal rotate --yes` goes on with it")
                 .next(format!("`coastal rotate --rekey {method} --anew --yes` leaves it, and begins this")));
         }
-        possible(&cx, &cluster, lab).await?
+        possible(&cx, &cluster).await?
     };
     let bundle = Planes::new(outside.world.clock.now(), planes::keepers(&cx, &cluster).await?);
     let goes = |key: KeyType| {
@@ -93,14 +88,15 @@ pub async fn run(
         (key, outgoing.unwrap_or(all))
     };
     let goes: BTreeMap<KeyType, Authorities> = KeyType::ALL.map(goes).into();
+    // As the lab's backups are closed, if whoever is to open them is known.
+    let seal = if lab.backup.recipients.is_empty() { Seal::Plaintext } else { Seal::to(&lab.backup.recipients)? };
     let rekeying = Rekeying {
         method,
-        aside: outside.paths.rekey().join("before.tar"),
-        seal: Seal::Plaintext,
+        aside: outside.paths.rekey().join(format!("before.{}", seal.protection().extension())),
+        seal,
         until: goes.values().flat_map(Authorities::values).filter_map(|held| held.expires_at).max(),
         workloads: cluster.get::<Deployment>(&lab.workload.namespace, &lab.workload.name).await?.is_some(),
-    }
-    .sealed(lab)?;
+    };
     let plan = rekeying.plan(lab);
     for note in &stands {
         ui.note(note);
@@ -132,19 +128,6 @@ pub async fn run(
     closed.map(|()| code)
 }
 
-impl Rekeying {
-    /// As the lab's backups are closed, if whoever is to open them is known.
-    fn sealed(mut self, lab: &Lab) -> Result<Self, Failure> {
-        if !lab.backup.recipients.is_empty() {
-            self.seal = Seal::to(&lab.backup.recipients)?;
-        }
-        if self.seal.protection() != Protection::Plaintext {
-            self.aside.set_extension("tar.age");
-        }
-        Ok(self)
-    }
-}
-
 /// That what is under way is what is asked for; and what to say of it.
 fn goes_on(marker: &Marker, method: Rekey) -> Result<Vec<String>, Failure> {
     if marker.method == method {
@@ -159,80 +142,6 @@ fn goes_on(marker: &Marker, method: Rekey) -> Result<Vec<String>, Failure> {
     ))
     .fact(format!("begun {:.0}", marker.since))
     .next(format!("`{}` goes on with it; then `{}`", rekey_command(marker.method), rekey_command(method))))
-}
-
-/// Whether it can be done here; and what to say of it.
-async fn possible(cx: &StepContext, cluster: &Cluster, lab: &Lab) -> Result<Vec<String>, Failure> {
-    let spire = &lab.spire;
-    let (namespace, server) = (&spire.server_namespace, names::server(spire));
-    let map = cluster.get::<ConfigMap>(namespace, &server).await?;
-    let conf = map.and_then(|map| map.data?.remove("server.conf"));
-    let conf: Value = conf.as_deref().and_then(|text| serde_json::from_str(text).ok()).ok_or_else(|| {
-        Failure::refused("the servers' configuration cannot be read, so nobody knows where their keys are")
-            .fact(format!("ConfigMap {namespace}/{server}, key `server.conf`"))
-            .next("`coastal spire-install` installs SPIRE, `coastal recover` brings it back")
-    })?;
-    by_configuration(&conf)?;
-    if cluster.get::<StatefulSet>(namespace, &server).await?.is_none() {
-        return Err(Failure::refused("the servers' StatefulSet is not there").next("`coastal recover` brings it back"));
-    }
-    for claim in names::server_pods(spire).iter().map(|pod| names::server_claim(pod)) {
-        if cluster.get::<PersistentVolumeClaim>(namespace, &claim).await?.is_none() {
-            return Err(Failure::refused(format!("there is no claim {namespace}/{claim}: the keys are elsewhere"))
-                .next("keys on an emptyDir or a hostPath have to be taken away by hand; `coastal rotate --rekey` tells how"));
-        }
-    }
-    let live = Live::look(cx).await?;
-    if !live.is_settled() || live.servers.len() != spire.servers as usize {
-        let told = |(pod, version): &(String, Option<Version>)| {
-            format!("{pod}: {}", version.as_ref().map_or_else(|| "does not answer".to_owned(), ToString::to_string))
-        };
-        return Err(Failure::refused(
-            "not everything of SPIRE runs at the version that it should: new keys begin from a lab that is whole",
-        )
-        .facts(live.servers.iter().chain(&live.agents).map(told))
-        .next("`coastal recover` first; or `coastal upgrade`, if a change of versions was cut off"));
-    }
-    database::migrations(cx).await.map_err(|failure| {
-        failure
-            .context("what is there cannot be kept aside: the data store does not answer")
-            .next("`coastal recover` first")
-    })?;
-    let lighter =
-        live.server_versions().iter().chain(&live.agent_versions()).all(|version| *version >= FORCED_ROTATION);
-    let note =
-        "these servers can rotate: `coastal rotate` revokes the old keys without an outage; this is the heavier way";
-    Ok(lighter.then(|| note.to_owned()).into_iter().collect())
-}
-
-/// Whether the keys are where they can be taken away, and are the ones that matter.
-fn by_configuration(conf: &Value) -> Result<(), Failure> {
-    let names = |kind: &str| -> Vec<String> {
-        let plugins = members(&conf["plugins"]).into_iter().filter(|(name, _)| *name == kind);
-        plugins.flat_map(|(_, plugins)| members(plugins)).map(|(name, _)| name.to_owned()).collect()
-    };
-    if let Some(upstream) = names("UpstreamAuthority").first() {
-        return Err(Failure::refused(format!(
-            "the CAs are signed by the upstream authority `{upstream}`: new keys of the servers would leave it trusted"
-        ))
-        .next(
-            "give the servers a new upstream authority; from SPIRE 1.11 on `coastal rotate` then revokes the old one",
-        ));
-    }
-    match names("KeyManager").as_slice() {
-        [only] if only == "disk" => Ok(()),
-        [only] if only == "memory" => Err(Failure::refused(
-            "the servers keep their keys in memory: each restart makes new ones, and there is nothing to take away",
-        )
-        .next(
-            "`kubectl rollout restart` of the StatefulSet is method `new`; `coastal rotate --rekey` tells of the rest",
-        )),
-        others => Err(Failure::refused(format!(
-            "the servers' keys are in the key manager `{}`, and not in files on their claims",
-            others.join(", ")
-        ))
-        .next("take them away there, by that key manager's own means; `coastal rotate --rekey` tells of the rest")),
-    }
 }
 
 fn outgoing_table(goes: &BTreeMap<KeyType, Authorities>) -> (Vec<&'static str>, Vec<Vec<String>>) {
@@ -292,11 +201,8 @@ fn ways(lab: &Lab) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
     use crate::config::embedded;
-    use crate::error::Kind;
     use crate::steps::rekey::marker::Phase;
 
     #[test]
@@ -305,22 +211,6 @@ mod tests {
         for words in ["coastal upgrade --to 1.11.3", "no revocation", "OUTAGE", "delete from bundles", "--rekey revoke"]
         {
             assert!(told.contains(words), "{words}: {told}");
-        }
-    }
-
-    #[test]
-    fn only_keys_on_disk_that_sign_for_themselves_can_be_taken_away() {
-        let conf = |plugins: Value| by_configuration(&json!({"plugins": plugins}));
-        conf(json!({"KeyManager": [{"disk": {}}], "Notifier": {"k8sbundle": {}}})).unwrap();
-        conf(json!({"KeyManager": {"disk": {}}})).unwrap();
-        for (plugins, words) in [
-            (json!({"KeyManager": [{"disk": {}}], "UpstreamAuthority": [{"vault": {}}]}), "upstream authority `vault`"),
-            (json!({"KeyManager": {"memory": {}}}), "in memory"),
-            (json!({"KeyManager": [{"aws_kms": {}}]}), "key manager `aws_kms`"),
-            (json!({}), "not in files"),
-        ] {
-            let refused = conf(plugins).unwrap_err();
-            assert!(refused.kind == Kind::Refused && refused.message.contains(words), "{refused:?}");
         }
     }
 

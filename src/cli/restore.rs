@@ -56,8 +56,7 @@ pub async fn run(
         Protection::Recipients if !lab.backup.recipients.is_empty() => Seal::to(&lab.backup.recipients)?,
         _ => Seal::Plaintext,
     };
-    let extension = if seal.protection() == Protection::Plaintext { "tar" } else { "tar.age" };
-    let aside = outside.paths.aside().join(format!("before.{extension}"));
+    let aside = outside.paths.aside().join(format!("before.{}", seal.protection().extension()));
     let id = id_of(&contents)?;
     let continues = goes_on(&present, &id, &file, &aside)?;
     let (version, install) = versions(args, &present, outside);

@@ -27,10 +27,13 @@ pub trait Body: Send + Sync {
     async fn check(&self, cx: &StepContext) -> Result<Finding, Failure>;
 
     /// Makes it so. Called only after [`Body::check`] found that it is not; must cope with a half-done earlier try.
+    /// Of itself it does nothing: gates only look, and what others make is only waited for.
     ///
     /// # Errors
     /// It could not be made so; the failure says what is left behind.
-    async fn run(&self, cx: &StepContext, found: &Finding) -> Result<(), Failure>;
+    async fn run(&self, _cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
+        Ok(())
+    }
 
     /// Proves that it is so, waiting until [`StepContext::deadline`] if need be, and says the proof in words.
     ///

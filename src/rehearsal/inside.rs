@@ -379,6 +379,7 @@ fn query(process: &Process<'_>, spire: &mut spire::Spire, home: &str, argv: &[&s
     // Only the bare form of the output is modelled: no headings, no alignment.
     let bare = argv.iter().any(|word| word.contains("-tA") || word.contains("-At") || word.contains("--tuples-only"));
     let query = argv.join(" ").to_lowercase();
+    let trust_domain = query.split("spiffe://").nth(1).and_then(|rest| rest.split('\'').next()).unwrap_or_default();
     if bare && query.contains("select 1") {
         process.out("1");
         return Ok(());
@@ -403,20 +404,18 @@ fn query(process: &Process<'_>, spire: &mut spire::Spire, home: &str, argv: &[&s
         return Ok(());
     }
     if bare && query.contains("from migrations") && query.contains("from bundles") {
-        let spiffe = query.split("spiffe://").nth(1).and_then(|rest| rest.split('\'').next()).unwrap_or_default();
         let database = spire.databases.get(home);
         let Some((database, (schema, version))) = database.and_then(|it| Some((it, it.migrations.as_ref()?))) else {
             process.err("ERROR:  relation \"migrations\" does not exist");
             return Err(inner_exit(process, 1));
         };
-        let bundle = crate::spire::hex(&database.bundle_row(spiffe));
+        let bundle = crate::spire::hex(&database.bundle_row(trust_domain));
         process.out(format!("{schema}|{version}|{}|{}|{bundle}", database.entries.len(), database.agents.len()));
         return Ok(());
     }
     if bare && query.contains("from bundles") {
-        let spiffe = query.split("spiffe://").nth(1).and_then(|rest| rest.split('\'').next()).unwrap_or_default();
         if let Some(database) = spire.databases.get(home) {
-            process.out(crate::spire::hex(&database.bundle_row(spiffe)));
+            process.out(crate::spire::hex(&database.bundle_row(trust_domain)));
         }
         return Ok(());
     }

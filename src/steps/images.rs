@@ -11,7 +11,7 @@ use crate::engine::{Body, StepContext};
 use crate::error::{Failure, Kind, io_failure};
 use crate::files;
 use crate::plan::Finding;
-use crate::tools::{docker, kind};
+use crate::tools::{Runner, Tool, docker, kind};
 use crate::workload::{image, programs};
 
 const ARCHIVE_HINT: &str =
@@ -86,17 +86,32 @@ fn source(cx: &StepContext) -> Result<Source, Failure> {
     }
 }
 
+/// What a backup starts, and so has to be in the image of a job that takes backups.
+const FOR_BACKUPS: [Tool; 2] = [Tool::Kubectl, Tool::Helm];
+
 /// This machine's kubectl and helm, for an image of this executable.
 ///
 /// # Errors
 /// One is missing, or could not run there; or this executable could not.
-pub fn tools_for_image() -> Result<Vec<PathBuf>, Failure> {
+pub fn tools_for_image(runner: &dyn Runner) -> Result<Vec<PathBuf>, Failure> {
     let executable = executable()?;
     let architecture = image::can_run_in_linux_container(&executable).map_err(|why| {
         Failure::prerequisite(format!("`{}` cannot run in a Linux container: {why}", executable.display()))
             .next("name an image that has coastal, kubectl and helm in it: `coastal backup --schedule … --image IMAGE`")
     })?;
-    programs::find(architecture)
+    FOR_BACKUPS
+        .iter()
+        .map(|tool| {
+            let found = runner.locate(*tool).ok_or_else(|| {
+                Failure::prerequisite(format!("`{tool}` is not on the path: it cannot be put into the image")).next(
+                    format!("put the {tool} that its project publishes for Linux on the path, then run this again"),
+                )
+            })?;
+            let file = std::fs::canonicalize(&found).unwrap_or(found);
+            programs::fits(tool.program(), &file, architecture)?;
+            Ok(file)
+        })
+        .collect()
 }
 
 /// Whether the workload's image can take backups, too.

@@ -24,6 +24,7 @@ pub mod inspect;
 pub mod live;
 mod malicious;
 pub mod manifests;
+mod mark;
 pub mod metrics;
 pub mod monitoring;
 mod namespaces;

@@ -162,10 +162,6 @@ impl Body for Servers {
         Ok(found)
     }
 
-    async fn run(&self, _cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
-        Ok(()) // the release makes them; here they are waited for
-    }
-
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
         let spire = &cx.session.lab.spire;
         let cluster = reach::cluster(cx).await?;
@@ -233,10 +229,6 @@ impl Body for Agents {
         } else {
             Finding::Missing(trouble)
         })
-    }
-
-    async fn run(&self, _cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
-        Ok(()) // the release makes them; here they are waited for
     }
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
@@ -307,10 +299,6 @@ impl Body for Tornjak {
         let name = names::tornjak_frontend(spire);
         let state = cluster.rollout_state(Rollout::Deployment, &spire.server_namespace, &name).await?;
         Ok(state.map_or_else(Finding::Missing, Finding::Satisfied))
-    }
-
-    async fn run(&self, _cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
-        Ok(()) // the release makes it
     }
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {

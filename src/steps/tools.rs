@@ -31,10 +31,6 @@ impl Body for Tools {
         Ok(Finding::Satisfied(seen.join(", ")))
     }
 
-    async fn run(&self, _cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
-        Ok(())
-    }
-
     async fn verify(&self, _cx: &StepContext) -> Result<String, Failure> {
         Ok("tools are there".into())
     }

@@ -1,38 +1,15 @@
-//! Programs that go into the image beside coastal: kubectl and helm, for a backup that is taken inside the cluster.
+//! Programs that go into the image beside coastal, and have to run there alone.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::error::Failure;
 use crate::workload::elf::{Architecture, Elf};
-
-/// What `coastal backup` starts.
-pub const NEEDED: [&str; 2] = ["kubectl", "helm"];
-
-/// Finds the programs on this machine's path, each fit for an image of that architecture.
-///
-/// # Errors
-/// One is not there, or could not run in the image; says why.
-pub fn find(architecture: Architecture) -> Result<Vec<PathBuf>, Failure> {
-    NEEDED
-        .iter()
-        .map(|name| {
-            let found = which::which(name).map_err(|_| {
-                Failure::prerequisite(format!("`{name}` is not on the path: it cannot be put into the image")).next(
-                    format!("put the {name} that its project publishes for Linux on the path, then run this again"),
-                )
-            })?;
-            let file = std::fs::canonicalize(&found).unwrap_or(found);
-            fits(name, &file, architecture)?;
-            Ok(file)
-        })
-        .collect()
-}
 
 /// Whether a program can run where there is nothing but itself.
 ///
 /// # Errors
 /// It cannot; says why.
-fn fits(name: &str, file: &Path, architecture: Architecture) -> Result<(), Failure> {
+pub fn fits(name: &str, file: &Path, architecture: Architecture) -> Result<(), Failure> {
     let no = |why: String| {
         Failure::prerequisite(format!("`{}` cannot run in the image: {why}", file.display())).next(format!(
             "the {name} that its project publishes for linux/{architecture} is one static program: put it first on the path, then run this again"

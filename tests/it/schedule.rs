@@ -76,8 +76,10 @@ fn what_cannot_be_scheduled_says_why() {
     // The workload's image as it is built without more.
     let failed = try_it(&["--schedule", "@daily", "--recipient", RECIPIENT, "--apply"]).ends(4);
     failed.says("cannot take backups: kubectl and helm are not in it").says("build-load-image --with-tools");
-    // Nothing is on the path here.
-    lab.rehearse("build-load-image --with-tools").ends(4).says("`kubectl` is not on the path");
+    let missing = "--fault tool-missing=kubectl build-load-image --with-tools";
+    lab.coastal(&format!("rehearse {missing}")).ends(4).says("`kubectl` is not on the path");
+    // The programs of a rehearsal are no files.
+    lab.rehearse("build-load-image --with-tools").ends(4).says("cannot run in the image");
 }
 
 /// Something that is asked of the API server: verb, group, resource, and in which namespace.

@@ -105,6 +105,14 @@ impl Outcome {
     /// Refused by these rules.
     fn refused(mut self, mut violations: Vec<Violation>) -> Self {
         violations.sort_by_key(|violation| violation.rule);
+        // A database that the version would not open opens in no other order of steps either.
+        let ahead = violations.iter().find(|violation| violation.rule == RuleId::SchemaAhead);
+        if let Some(way_out) = ahead.map(|violation| violation.way_out.clone()) {
+            let of_order = [RuleId::OneMinor, RuleId::Order, RuleId::AgentTooOld, RuleId::AgentNewer];
+            for violation in violations.iter_mut().filter(|violation| of_order.contains(&violation.rule)) {
+                violation.way_out.clone_from(&way_out);
+            }
+        }
         self.violations = violations;
         self
     }

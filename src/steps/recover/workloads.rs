@@ -34,10 +34,6 @@ impl Body for Workloads {
         })
     }
 
-    async fn run(&self, _cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
-        Ok(()) // they follow the Workload API, and are waited for
-    }
-
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
         follow(cx, |facts, workload| rows::trouble(facts, workload).map(|(_, words)| words)).await
     }

@@ -159,10 +159,6 @@ impl Body for Workloads {
         Ok(Finding::Missing("what they hold is looked at each time".into()))
     }
 
-    async fn run(&self, _cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
-        Ok(()) // they follow the Workload API, and are waited for
-    }
-
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
         let marker = ours(cx, &reach::cluster(cx).await?).await?;
         let outgoing = marker.outgoing(KeyType::X509);
@@ -180,10 +176,6 @@ pub(super) struct Gate;
 impl Body for Gate {
     async fn check(&self, _cx: &StepContext) -> Result<Finding, Failure> {
         Ok(Finding::Missing("a gate looks each time".into()))
-    }
-
-    async fn run(&self, _cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
-        Ok(()) // a gate changes nothing
     }
 
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {

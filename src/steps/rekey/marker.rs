@@ -12,7 +12,7 @@ use crate::kube::Cluster;
 use crate::plan::rekey_command;
 use crate::spire::rotation::{Incident, KeyType, Record, Rekey};
 use crate::steps::rotate::record;
-use crate::steps::{reach, unfinished};
+use crate::steps::{mark, reach};
 
 /// The annotation.
 const KEY: &str = "coastal-containers.example/rekey";
@@ -103,7 +103,7 @@ impl Marker {
 /// # Errors
 /// The cluster does not answer, or somebody has changed the annotation.
 pub async fn read(cx: &StepContext, cluster: &Cluster) -> Result<Option<Marker>, Failure> {
-    unfinished::read(cx, cluster, KEY).await
+    mark::read(cx, cluster, KEY).await
 }
 
 /// Writes down how far they have come; with nothing, that none are under way.
@@ -111,7 +111,7 @@ pub async fn read(cx: &StepContext, cluster: &Cluster) -> Result<Option<Marker>,
 /// # Errors
 /// The cluster does not take it.
 pub async fn write(cx: &StepContext, cluster: &Cluster, marker: Option<&Marker>) -> Result<(), Failure> {
-    unfinished::write(cx, cluster, KEY, marker).await
+    mark::write(cx, cluster, KEY, marker).await
 }
 
 /// Whether no making of new keys was cut off: meanwhile servers may be down for it, keys away and agents without trust.

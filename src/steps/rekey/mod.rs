@@ -6,6 +6,7 @@
 mod away;
 mod back;
 pub mod marker;
+mod possible;
 #[cfg(test)]
 mod tests;
 mod verdict;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use self::marker::{Marker, Phase};
+pub use self::possible::possible;
 use crate::backup::catalog;
 use crate::engine::{Body, StepContext};
 use crate::error::{Failure, Kind};

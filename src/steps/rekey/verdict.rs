@@ -30,10 +30,6 @@ impl Body for Verdict {
         Ok(Finding::Missing("every plane is looked at, and the outage is added up".into()))
     }
 
-    async fn run(&self, _cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
-        Ok(())
-    }
-
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
         let cluster = reach::cluster(cx).await?;
         let marker = ours(cx, &cluster).await?;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::engine::StepContext;
 use crate::error::Failure;
 use crate::kube::Cluster;
-use crate::steps::{reach, unfinished};
+use crate::steps::{mark, reach};
 
 /// The annotation.
 const KEY: &str = "coastal-containers.example/restore";
@@ -45,7 +45,7 @@ pub enum Phase {
 /// # Errors
 /// The cluster does not answer, or somebody has changed the annotation.
 pub async fn read(cx: &StepContext, cluster: &Cluster) -> Result<Option<Marker>, Failure> {
-    unfinished::read(cx, cluster, KEY).await
+    mark::read(cx, cluster, KEY).await
 }
 
 /// Whether no restore was cut off: while one was, database and keys need not belong together, and servers that are
@@ -65,5 +65,5 @@ pub async fn none_is_open(cx: &StepContext) -> Result<(), Failure> {
 /// # Errors
 /// The cluster does not take it.
 pub async fn write(cx: &StepContext, cluster: &Cluster, marker: Option<&Marker>) -> Result<(), Failure> {
-    unfinished::write(cx, cluster, KEY, marker).await
+    mark::write(cx, cluster, KEY, marker).await
 }

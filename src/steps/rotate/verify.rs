@@ -23,10 +23,6 @@ impl Body for Verify {
         Ok(Finding::Missing("every plane is looked at once more".into()))
     }
 
-    async fn run(&self, _cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
-        Ok(())
-    }
-
     async fn verify(&self, cx: &StepContext) -> Result<String, Failure> {
         let keys = rotation(cx)?.keys.clone();
         let mut left: Vec<String> = Vec::new();
