@@ -222,7 +222,7 @@ async fn change(
         ui.note(&format!("would {} {agent}; nothing was done", change.word()));
         return Ok(ExitCode::Ok);
     }
-    ui.confirm(&change.question(&agent), global.yes || outside.harmless)?;
+    ui.confirm(&change.question(&agent), global.yes || outside.is_harmless())?;
     let _lock = lock(outside, line)?;
     let (pod, text) = (registrations::server(&cx).await?, agent.to_string());
     // It answers with an empty object.

@@ -67,7 +67,7 @@ pub(super) async fn run(
             }
         }
         let question = format!("move SPIRE on `{}` to {}?", outside.lab.cluster.context(), outcome.to.spire);
-        ui.confirm(&question, global.yes || outside.harmless)?;
+        ui.confirm(&question, global.yes || outside.is_harmless())?;
     }
     let change = Change {
         hops,

@@ -155,7 +155,7 @@ async fn mend(
     if global.dry_run {
         return Ok(false);
     }
-    ui.confirm("do this?", global.yes || outside.harmless)?;
+    ui.confirm("do this?", global.yes || outside.is_harmless())?;
     let _lock = lock(outside, line)?;
     let cx = observe::looking(session, &outside.cancel);
     for mend in &mends {

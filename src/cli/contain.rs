@@ -59,7 +59,7 @@ pub async fn run(
         ui.plan(&plan);
         return Ok(ExitCode::Ok);
     }
-    ui.confirm(&question, global.yes || outside.harmless)?;
+    ui.confirm(&question, global.yes || outside.is_harmless())?;
     let _lock = lock(outside, line)?;
     let session = Session::with_containment(lab.clone(), outside.world.clone(), outside.paths.clone(), containment);
     carry_out(&session, &plan, next, ui, line, outside).await

@@ -18,7 +18,7 @@ use crate::ui::Ui;
 #[derive(Debug, Args)]
 pub struct DrillArgs {
     /// What is broken
-    #[arg(value_enum, value_name = "WHAT")]
+    #[arg(value_enum, value_name = "pod|servers|agents|database|keys|node")]
     what: What,
     /// Recover from it as well, and print how long that took and what it cost
     #[arg(long)]
@@ -82,7 +82,7 @@ pub async fn run(
         ui.plan(&plan);
         return Ok(ExitCode::Ok);
     }
-    ui.confirm(&format!("{} on `{}`?", what.does(), lab.cluster.context()), global.yes || outside.harmless)?;
+    ui.confirm(&format!("{} on `{}`?", what.does(), lab.cluster.context()), global.yes || outside.is_harmless())?;
     let _lock = lock(outside, line)?;
     let session = Session::with_recovery(lab.clone(), outside.world.clone(), outside.paths.clone(), recovery);
     let next = if args.score { "coastal status" } else { "coastal recover" };

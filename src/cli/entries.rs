@@ -241,7 +241,7 @@ async fn delete(
         ui.note(&format!("would delete {noun} {}; nothing was done", ids.join(", ")));
         return Ok(ExitCode::Ok);
     }
-    ui.confirm(&format!("delete {noun} {}?", ids.join(", ")), global.yes || outside.harmless)?;
+    ui.confirm(&format!("delete {noun} {}?", ids.join(", ")), global.yes || outside.is_harmless())?;
     let _lock = lock(outside, line)?;
     let cx = observe::looking(session, &outside.cancel);
     for id in ids {

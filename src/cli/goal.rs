@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::cli::{Global, outside::Outside};
+use crate::cli::outside::Outside;
+use crate::cli::rehearsed::Rehearsed;
+use crate::cli::Global;
 use crate::engine::{self, Emitter, Journal, Lock, RunInfo, Tee};
 use crate::error::{ExitCode, Failure};
 use crate::files;
@@ -62,7 +64,7 @@ pub async fn adopt(global: &Global, ui: &Ui, line: &str, outside: &Outside) -> R
         ui.note(&candidate.describe());
         ui.confirm(
             "make this cluster the lab's? `down` and `cluster-down` will then delete it",
-            global.yes || outside.harmless,
+            global.yes || outside.is_harmless(),
         )?;
         if !global.dry_run {
             let _lock = lock(outside, line)?;
@@ -86,7 +88,7 @@ async fn run_in(
         return Ok(ExitCode::Ok);
     }
     if let Some(question) = goal.question(&session.lab) {
-        ui.confirm(&question, global.yes || outside.harmless)?;
+        ui.confirm(&question, global.yes || outside.is_harmless())?;
     }
     let _lock = lock(outside, line)?;
     let plan = plan::build(&session.lab, goal, None);
@@ -108,12 +110,18 @@ pub(super) async fn carry_out(
 ) -> Result<ExitCode, Failure> {
     let (journal, run) = Journal::create(&session.paths.runs(), line, session.world.clock.now())?;
     let journal = Arc::new(journal);
-    let renderer = ui.renderer(Some(journal.directory().to_owned()));
+    // A journal that goes with its world is nothing to point to.
+    let lasts = outside.rehearsal.as_ref().is_none_or(Rehearsed::is_kept);
+    let renderer = ui.renderer(lasts.then(|| journal.directory().to_owned()));
     let mut sinks = vec![Arc::clone(&journal) as Arc<dyn engine::Sink>, renderer];
     if ui.reports().is_wanted() {
         sinks.push(Arc::new(ui.reports().clone()));
     }
-    let code = execute(session, plan, next, run, line, Arc::new(Tee(sinks)), outside).await;
+    let mut sink: Arc<dyn engine::Sink> = Arc::new(Tee(sinks));
+    if let Some(rehearsal) = &outside.rehearsal {
+        sink = rehearsal.sink(sink);
+    }
+    let code = execute(session, plan, next, run, line, sink, outside).await;
     if let Some(trouble) = journal.trouble() {
         ui.warning(&trouble);
     }
@@ -143,7 +151,10 @@ pub async fn execute(
         command: line.to_owned(),
         coastal: env!("CARGO_PKG_VERSION").to_owned(),
         next_ok: next,
-        resume: Some(format!("coastal {line}")),
+        resume: match &outside.rehearsal {
+            None => Some(format!("coastal {line}")),
+            Some(rehearsal) => rehearsal.again(line),
+        },
     };
     let emitter = Emitter::new(Arc::clone(&session.world.clock), sink);
     let result = engine::execute(plan, &info, &steps::body, session, &emitter, &outside.cancel).await;

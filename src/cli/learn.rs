@@ -125,7 +125,7 @@ async fn reset(lesson: &Lesson, global: &Global, ui: &Ui, line: &str, outside: &
         return Ok(ExitCode::Ok);
     }
     let question = format!("bring the lab to where step {} begins, by these in turn?", lesson.id);
-    ui.confirm(&question, global.yes || outside.harmless)?;
+    ui.confirm(&question, global.yes || outside.is_harmless())?;
     let _lock = lock(outside, line)?;
     for (at, step) in moves.iter().enumerate() {
         // Each run looks at the cluster anew: the one before may have removed it.

@@ -25,6 +25,7 @@ mod outside;
 mod plan;
 mod recover;
 mod rehearse;
+mod rehearsed;
 mod rekey;
 mod restore;
 mod rotate;

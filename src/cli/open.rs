@@ -28,7 +28,7 @@ Examples:
 A forward goes on when its pod is replaced, and when the API server comes back.")]
 pub struct OpenArgs {
     /// Which page
-    #[arg(value_enum, required_unless_present = "all", conflicts_with = "all")]
+    #[arg(value_enum, value_name = "grafana|prometheus|tornjak", required_unless_present = "all", conflicts_with = "all")]
     page: Option<Page>,
     /// Every page that this lab has
     #[arg(long)]
@@ -128,7 +128,7 @@ async fn announce(one: &Open, cluster: &Cluster, args: &OpenArgs, ui: &Ui, outsi
     });
     let url = format!("http://localhost:{}", taken.port);
     ui.opened(&Opened { kind: "opened", page: door.page.name(), url: url.clone(), login });
-    if args.browser && outside.harmless {
+    if args.browser && outside.is_harmless() {
         ui.note(&format!("rehearsal: the browser would be opened at {url}"));
     } else if args.browser
         && let Err(failure) = browser::open(&url)

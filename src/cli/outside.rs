@@ -7,6 +7,7 @@ use std::time::Duration;
 use etcetera::BaseStrategy;
 use tokio_util::sync::CancellationToken;
 
+use crate::cli::rehearsed::Rehearsed;
 use crate::cli::{Cli, Command, Global};
 use crate::config::{self, Lab, Timeouts};
 use crate::error::Failure;
@@ -24,8 +25,8 @@ pub struct Outside {
     pub paths: Paths,
     /// Cancelled by Ctrl-C and SIGTERM.
     pub cancel: CancellationToken,
-    /// Whether what happens there is of no consequence: then nobody need be asked.
-    pub harmless: bool,
+    /// The rehearsal that it is; absent for the real machine.
+    pub rehearsal: Option<Rehearsed>,
 }
 
 impl Outside {
@@ -36,7 +37,13 @@ impl Outside {
     pub fn real(global: &Global) -> Result<Self, Failure> {
         let lab = lab(global)?;
         let paths = Paths::new(state_directory(&lab)?);
-        Ok(Outside { world: tools::real_world(), paths, cancel: stop_on_signals(), harmless: false, lab })
+        Ok(Outside { world: tools::real_world(), paths, cancel: stop_on_signals(), rehearsal: None, lab })
+    }
+
+    /// Whether what happens there is of no consequence: then nobody need be asked.
+    #[must_use]
+    pub fn is_harmless(&self) -> bool {
+        self.rehearsal.is_some()
     }
 }
 

@@ -53,7 +53,7 @@ pub async fn run(global: &Global, ui: &Ui, line: &str, outside: &Outside) -> Res
         ui.note(&format!("backup: {}", drill::cover(&cx, diagnosis.loss).await?));
         ui.note("`coastal restore FILE` brings back what a backup has; `recover` goes on without what is lost");
     }
-    ui.confirm(&format!("recover SPIRE on `{}`?", lab.cluster.context()), global.yes || outside.harmless)?;
+    ui.confirm(&format!("recover SPIRE on `{}`?", lab.cluster.context()), global.yes || outside.is_harmless())?;
     let _lock = lock(outside, line)?;
     let session = Session::with_recovery(lab.clone(), outside.world.clone(), outside.paths.clone(), recovery);
     let next = vec!["coastal status".to_owned(), "coastal test".to_owned()];

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use clap::{Args, Parser};
 
 use crate::cli::outside::{self, Outside};
+use crate::cli::rehearsed::Rehearsed;
 use crate::cli::{Cli, Command, Global, OutputFormat, debug, goal, goal_of, on};
 use crate::config::ChartRef;
 use crate::engine::{Event, Sink};
@@ -44,7 +45,7 @@ pub struct RehearseArgs {
 /// As the command's own.
 pub async fn run(args: &RehearseArgs, global: &Global, ui: &Ui, line: &str) -> Result<ExitCode, Failure> {
     if args.command.is_empty() {
-        return story(args, global, ui).await;
+        return story(args, global, ui, line).await;
     }
     let (words, from) = without_from(&args.command)?;
     let words = std::iter::once("coastal".to_owned()).chain(words);
@@ -134,24 +135,24 @@ pub async fn command(
     }
     let code = on(command, global, ui, line, &stage.outside).await;
     stage.keep()?;
-    code
+    code.map_err(|failure| stage.outside.rehearsal.iter().fold(failure, |failure, rehearsal| rehearsal.failure(failure)))
 }
 
 /// up, status, down.
-async fn story(args: &RehearseArgs, global: &Global, ui: &Ui) -> Result<ExitCode, Failure> {
+async fn story(args: &RehearseArgs, global: &Global, ui: &Ui, line: &str) -> Result<ExitCode, Failure> {
     ui.note(BANNER);
     let mut stage = Stage::set(args, global)?;
     if let Some(file) = &args.from {
         stage.begin(file, ui).await?;
     }
     stage.inject(&args.faults).await?;
-    for (command, line) in [
+    for (command, word) in [
         (Command::Up, "up"),
         (Command::Status(super::status::StatusArgs::default()), "status"),
         (Command::Down { keep_cluster: false }, "down"),
     ] {
-        ui.note(&format!("\n$ coastal {line}"));
-        let code = on(&command, global, ui, line, &stage.outside).await;
+        ui.note(&format!("\n$ coastal {word}"));
+        let code = on(&command, global, ui, &format!("{line} {word}"), &stage.outside).await;
         if !matches!(code, Ok(ExitCode::Ok)) {
             stage.keep()?;
             return code;
@@ -196,8 +197,9 @@ fn precondition(command: &Command) -> Option<Before> {
             | Goal::PrometheusUninstall
             | Goal::SpireUninstall
             | Goal::DeleteWorkload
-            | Goal::TearDown
             | Goal::Test => Before::Up,
+            // SPIRE goes before its database.
+            Goal::TearDown => Before::NeedsOf(Goal::SpireInstall),
             Goal::DeleteMalicious => Before::Pirates,
             goal => Before::NeedsOf(goal),
         }),
@@ -243,7 +245,7 @@ impl Stage {
             world: rehearsal.world(),
             paths: Paths::new(state),
             cancel: outside::stop_on_signals(),
-            harmless: true,
+            rehearsal: Some(Rehearsed::in_world(args.world.as_deref())),
         };
         Ok(Stage { rehearsal, outside, is_new, _directory: directory })
     }

@@ -101,7 +101,7 @@ pub async fn run(
     for note in &stands {
         ui.note(note);
     }
-    if global.dry_run || !(global.yes || outside.harmless) {
+    if global.dry_run || !(global.yes || outside.is_harmless()) {
         ui.plan(&plan);
         if !ui.is_json() {
             let (head, rows) = outgoing_table(&goes);

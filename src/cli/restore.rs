@@ -98,7 +98,7 @@ pub async fn run(
             String::new()
         };
         let what = lost.first().map_or_else(String::new, |first| format!(" ({first})"));
-        ui.confirm(&format!("{is}put them back to {taken_at:.0}?{what}"), global.yes || outside.harmless)?;
+        ui.confirm(&format!("{is}put them back to {taken_at:.0}?{what}"), global.yes || outside.is_harmless())?;
     }
     let held = lock(outside, line)?;
     let session = Session::with_restore(lab.clone(), outside.world.clone(), outside.paths.clone(), restoration);

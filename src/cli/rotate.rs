@@ -81,7 +81,7 @@ pub async fn run(
     }
     let rotation = Rotation::new((keys.clone(), server), accepted, since, holder(outside), open);
     let plan = rotation.plan(&outside.lab);
-    if global.dry_run || !(global.yes || outside.harmless) {
+    if global.dry_run || !(global.yes || outside.is_harmless()) {
         let survey = Box::pin(rotate::survey(&cx, &keys)).await?;
         ui.plan(&plan);
         if !ui.is_json() {

@@ -113,7 +113,7 @@ pub(super) async fn run(
         lab.spire.server_namespace,
         Schedule::namespace(lab)
     );
-    ui.confirm(&question, global.yes || outside.harmless)?;
+    ui.confirm(&question, global.yes || outside.is_harmless())?;
     let _lock = lock(outside, line)?;
     let session = Session::with_schedule(lab.clone(), outside.world.clone(), outside.paths.clone(), wanted);
     carry_out(&session, &plan, Schedule::next(lab), ui, line, outside).await

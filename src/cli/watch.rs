@@ -109,7 +109,7 @@ impl Watch {
         let mut last = look().await?;
         last.show(ui);
         let mut looks = 1;
-        while self.watch && !(outside.harmless && looks >= REHEARSED) {
+        while self.watch && !(outside.is_harmless() && looks >= REHEARSED) {
             tokio::select! {
                 biased;
                 () = outside.cancel.cancelled() => return Ok(ExitCode::Interrupted),

@@ -1,5 +1,6 @@
 //! Finds the lab file, reads it, and returns the lab or every problem with it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use toml::Spanned;
@@ -75,9 +76,18 @@ pub fn parse(name: &str, text: &str, file: Option<PathBuf>, directory: PathBuf) 
 fn read(source: &Source, file: Option<PathBuf>, base: &Base) -> Option<Lab> {
     let (user, errors) = DeTable::parse_recoverable(source.text());
     if !errors.is_empty() {
+        let mut told = BTreeSet::new();
         for error in errors {
             let place: Option<Place> = error.span().map(|span| source.place(&span));
-            source.problem(place, "", format!("not TOML: {}", error.message().replace('\n', "; ")));
+            // What follows on the same line is about the parser's guesses.
+            if place.is_none_or(|place| told.insert(place.line)) {
+                let line = place.and_then(|place| source.text().lines().nth(place.line - 1)).unwrap_or_default();
+                let words = likely(line).unwrap_or_else(|| error.message().replace('\n', "; "));
+                source.problem(place, "", format!("not TOML: {words}"));
+                if looks_like_yaml(line) {
+                    break;
+                }
+            }
         }
         // What could be recovered is a guess; problems found in it would be about the guess.
         return None;
@@ -85,4 +95,24 @@ fn read(source: &Source, file: Option<PathBuf>, base: &Base) -> Option<Lab> {
     let defaults: Spanned<DeTable<'_>> = DeTable::parse(DEFAULT).ok()?;
     let file_as_written = LabFile::read(Table::root(source, user.get_ref(), defaults.get_ref()))?;
     resolve(file_as_written, file, base, source)
+}
+
+/// What a line that is no TOML was probably meant to be.
+fn likely(line: &str) -> Option<String> {
+    if looks_like_yaml(line) {
+        return Some("this looks like YAML: TOML has `key = value` below `[table]`".to_owned());
+    }
+    let (key, value) = line.split_once('=')?;
+    let value = value.split('#').next()?.trim();
+    let bare = value.starts_with(|first: char| first.is_alphanumeric() || "./~>^<".contains(first));
+    let whole = !value.contains(['"', '\'', '[', '{']);
+    (bare && whole).then(|| format!("text stands in quotes: `{} = \"{value}\"`", key.trim()))
+}
+
+fn looks_like_yaml(line: &str) -> bool {
+    let line = line.trim().trim_start_matches("- ");
+    let key = line.split(':').next().unwrap_or_default();
+    let rest = &line[key.len()..];
+    let is_key = !key.is_empty() && key.chars().all(|c| c.is_alphanumeric() || "-_".contains(c));
+    line == "---" || (is_key && (rest == ":" || rest.starts_with(": ")))
 }

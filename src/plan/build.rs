@@ -225,11 +225,12 @@ fn rests_on(step: StepId) -> &'static [StepId] {
         | S::RemoveSpire
         | S::RemoveMonitors
         | S::RemovePrometheus
-        | S::RemoveDatabase
         | S::RemoveNamespaces
         | S::RemoveContour
         | S::RemoveCertManager
         | S::RemoveCluster => &[S::Tools],
+        // Without its data store every server would stop: nothing is taken away while SPIRE is there.
+        S::RemoveDatabase => &[S::Tools, S::RemoveSpire],
     }
 }
 
@@ -238,7 +239,7 @@ fn goes_after(step: StepId) -> &'static [StepId] {
     match step {
         S::RemoveSpire => &[S::RemoveWorkload, S::RemoveMalicious],
         S::RemovePrometheus => &[S::RemoveMonitors],
-        S::RemoveDatabase => &[S::RemoveWorkload, S::RemoveSpire],
+        S::RemoveDatabase => &[S::RemoveWorkload],
         S::RemoveNamespaces => &[S::RemoveSpire, S::RemoveDatabase, S::RemoveMonitors],
         _ => &[],
     }

@@ -191,13 +191,10 @@ fn row(release: &Release) -> Value {
 }
 
 fn list(state: &State, process: &Process<'_>) -> Ended {
-    let arguments = process.arguments(1, &[PINS[0], PINS[1], PINS[2], "--filter", "--output"], &["--all"])?;
+    let arguments = process.arguments(1, &[PINS[0], PINS[1], PINS[2], "--max", "--output"], &["--all"])?;
     let store = store_of(state, process, &arguments)?;
-    let filter = arguments.flag("--filter").unwrap_or_default();
-    let exact = filter.trim_start_matches('^').trim_end_matches('$').replace("\\.", ".");
     let newest = release::newest(&store, namespace_of(&arguments));
-    let rows: Vec<Value> = newest.iter().filter(|release| exact.is_empty() || release.name == exact).map(row).collect();
-    process.out(Value::from(rows).to_string());
+    process.out(newest.iter().map(row).collect::<Value>().to_string());
     Ok(())
 }
 

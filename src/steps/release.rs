@@ -105,7 +105,7 @@ pub async fn watched(
 /// # Errors
 /// Helm cannot tell.
 pub async fn current(cx: &StepContext, name: &str, namespace: &str) -> Result<Option<Release>, Failure> {
-    let output = cx.run(&reach::helm(cx).list(name, namespace)).await?;
+    let output = cx.run(&reach::helm(cx).list(namespace)).await?;
     Ok(helm::parse_list(&output)?.into_iter().find(|release| release.name == name))
 }
 

@@ -183,8 +183,8 @@ impl Place<'_> {
         let database =
             |query: &str| kubectl::exec(&target, "spire-server", "spire-db-0", "postgres", ["sh", "-c", query]);
         vec![
-            ("helm list", helm.list("spire", "default")),
-            ("helm list absent", helm.list("no-such-release", "default")),
+            ("helm list", helm.list("default")),
+            ("helm list absent", helm.list("no-such-namespace")),
             ("helm get values", helm.get_values("spire", "default")),
             ("helm get values absent", helm.get_values("no-such-release", "default")),
             ("helm uninstall absent", helm.uninstall("no-such-release", "default", std::time::Duration::from_secs(20))),

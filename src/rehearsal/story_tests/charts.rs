@@ -238,7 +238,7 @@ async fn values_of_an_older_line_do_not_render() {
             .await
             .contains("execution error at (spire/charts/spire-server/templates/server-resource.yaml")
     );
-    let listed = helm::parse_list(&scene.run(&scene.helm().list("spire", "default")).await.unwrap()).unwrap();
+    let listed = helm::parse_list(&scene.run(&scene.helm().list("default")).await.unwrap()).unwrap();
     assert_eq!((listed[0].revision, listed[0].status), (1, helm::ReleaseStatus::Deployed), "nothing was changed");
 }
 
@@ -337,7 +337,7 @@ async fn a_world_begins_where_a_real_one_stands() {
     let psql = ["psql", "-U", "spire", "-tAc", "select version, code_version from migrations"];
     let row = scene.says(&kubectl::exec(&scene.target(), CONTROL, "spire-db-0", "postgres", psql)).await;
     assert_eq!(row, "23|1.14.0\n");
-    let listed = helm::parse_list(&scene.run(&scene.helm().list("spire", "default")).await.unwrap()).unwrap();
+    let listed = helm::parse_list(&scene.run(&scene.helm().list("default")).await.unwrap()).unwrap();
     assert!(listed[0].is_of("spire", &Version::new(0, 27, 1)));
     assert_eq!(scene.authorities().await, before, "as if it had always been so");
     let unknown = Begin { chart: Some(Version::new(0, 99, 0)), ..begin };

@@ -78,7 +78,7 @@ async fn the_lab_from_nothing_to_identities_and_back() {
 
     let tests = scene.says(&scene.helm().test("spire", "default", MINUTES)).await;
     assert_eq!(tests.matches("Phase:          Succeeded").count(), 3, "{tests}");
-    let listed = helm::parse_list(&scene.run(&scene.helm().list("spire", "default")).await.unwrap()).unwrap();
+    let listed = helm::parse_list(&scene.run(&scene.helm().list("default")).await.unwrap()).unwrap();
     assert!(listed[0].is_of("spire", &Version::new(0, 13, 0)));
 
     for name in ["Deployment", "ServiceAccount"] {

@@ -62,7 +62,7 @@ async fn refusals_are_in_the_tools_words() {
     let missing = helm.upgrade_install("spire", "default", &scene.path("no.tgz"), String::new(), MINUTES);
     assert!(scene.fails(&missing).await.contains("not found"));
     assert!(scene.fails(&install).await.contains("namespaces \"spire-server\" not found"));
-    assert!(scene.says(&helm.list("spire", "default")).await.contains("\"status\":\"failed\""));
+    assert!(scene.says(&helm.list("default")).await.contains("\"status\":\"failed\""));
     let unknown = helm.pull("spiffe/spire", &Version::new(0, 99, 0), scene.directory.path(), MINUTES);
     assert!(scene.fails(&unknown).await.contains("no chart version found for spire-0.99.0"));
     assert!(
@@ -96,7 +96,7 @@ async fn a_pending_release_blocks_until_its_secret_goes() {
     scene.prepare();
     let error = scene.install_spire().await.unwrap_err();
     assert!(helm::is_operation_in_progress(&error), "{error:?}");
-    let listed = helm::parse_list(&scene.run(&scene.helm().list("spire", "default")).await.unwrap()).unwrap();
+    let listed = helm::parse_list(&scene.run(&scene.helm().list("default")).await.unwrap()).unwrap();
     assert!(listed[0].status.is_pending());
     let age = scene.rehearsal.world().clock.now().duration_since(listed[0].updated.unwrap());
     assert!((7200..7300).contains(&age.as_secs()), "{age:?}");
@@ -116,7 +116,7 @@ async fn what_is_somebody_elses_is_not_taken_over() {
         "{}",
         output.stderr
     );
-    let list = scene.helm().list("spire", "default");
+    let list = scene.helm().list("default");
     assert_eq!(scene.says(&list).await, "[]\n", "helm finds it out before it makes a revision");
 }
 
@@ -157,7 +157,7 @@ async fn a_cut_off_helm_leaves_a_failed_revision() {
         cancel.cancel();
     });
     assert!(matches!(result, Err(CommandError::Interrupted { .. })), "{result:?}");
-    assert!(scene.says(&scene.helm().list("spire", "default")).await.contains("\"status\":\"failed\""));
+    assert!(scene.says(&scene.helm().list("default")).await.contains("\"status\":\"failed\""));
     // The hook's job of the first try goes on without helm; until it is over it would spoil the second.
     sleep(Duration::from_secs(10)).await;
     let output = scene.run(&install).await.unwrap();

@@ -407,7 +407,7 @@ async fn without_the_database_servers_serve_nobody_new() {
 async fn a_helm_that_dies_leaves_a_pending_release_and_half_the_change() {
     let scene = Scene::at_1_7_2(&["helm-dies-in=upgrade"], 0).await;
     assert!(matches!(scene.to("1.8.0", "1.7.2").await, Err(CommandError::Signal { signal: 9, .. })));
-    let listed = helm::parse_list(&scene.run(&scene.helm().list("spire", "default")).await.unwrap()).unwrap();
+    let listed = helm::parse_list(&scene.run(&scene.helm().list("default")).await.unwrap()).unwrap();
     assert!(listed[0].status.is_pending() && listed[0].revision == 2);
     assert!(helm::is_operation_in_progress(&scene.to("1.8.0", "1.7.2").await.unwrap_err()));
     scene.store().delete(&Key::new("v1", "Secret", "default", "sh.helm.release.v1.spire.v2"), Propagation::Background);
@@ -420,7 +420,7 @@ async fn somebody_else_may_change_the_release_in_between() {
     let scene = Scene::at_1_7_2(&["foreign-upgrade"], 0).await;
     scene.to("1.8.0", "1.7.2").await.unwrap();
     sleep(Duration::from_secs(20)).await;
-    let listed = helm::parse_list(&scene.run(&scene.helm().list("spire", "default")).await.unwrap()).unwrap();
+    let listed = helm::parse_list(&scene.run(&scene.helm().list("default")).await.unwrap()).unwrap();
     assert_eq!((listed[0].revision, listed[0].status), (3, helm::ReleaseStatus::Deployed));
     let values = helm::parse_values(&scene.run(&scene.helm().get_values("spire", "default")).await.unwrap()).unwrap();
     assert_eq!(values["spire-server"]["image"]["tag"], "1.7.2");

@@ -117,7 +117,7 @@ impl Release {
     }
 }
 
-/// Reads the output of [`super::Helm::list`]; at most one release, unless the filter was another.
+/// Reads the output of [`super::Helm::list`].
 ///
 /// # Errors
 /// [`CommandError::Garbage`].

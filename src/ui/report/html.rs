@@ -39,12 +39,13 @@ fn section(page: &mut String, account: &Account) {
     let _ = writeln!(page, "<section>\n<h1>coastal <code>{}</code></h1>", escaped(&account.run.command));
     let _ = writeln!(page, "<p class=\"verdict {0}\">{0} in {1}</p>", account.outcome(), duration(account.took_ms()));
     facts(page, account);
-    match account.result.as_ref().and_then(|result| result.failure.as_ref()) {
-        Some(cause) => {
-            // The step's own words are the cleaned ones.
-            let own = account.steps.values().filter_map(|turn| turn.failure.as_ref()).find(|f| f.kind == cause.kind);
-            failure(page, own.unwrap_or(cause));
-        }
+    let cause = account.result.as_ref().and_then(|result| result.failure.as_ref()).map(|cause| {
+        // The step's own words are the cleaned ones.
+        let own = account.steps.values().filter_map(|turn| turn.failure.as_ref()).find(|f| f.kind == cause.kind);
+        own.unwrap_or(cause)
+    });
+    match cause {
+        Some(cause) => failure(page, cause),
         None if account.result.is_none() => page.push_str(
             "<div class=\"failure\"><strong>This journal has no end:</strong> the run was killed, or goes on still.</div>\n",
         ),
@@ -65,7 +66,7 @@ fn section(page: &mut String, account: &Account) {
     }
     page.push_str("<h2>Steps</h2>\n");
     for (id, turn) in account.in_order() {
-        step(page, account, id, turn);
+        step(page, account, id, turn, cause);
     }
     let next = account.result.as_ref().map(|result| result.next.as_slice()).unwrap_or_default();
     if !next.is_empty() {
@@ -80,6 +81,20 @@ fn section(page: &mut String, account: &Account) {
     );
 }
 
+/// A sentence, with what stands in backticks as code. A last one without its partner stays a backtick.
+pub(super) fn marked(text: &str) -> String {
+    let text = escaped(text);
+    let mut parts = text.split('`');
+    let mut html = parts.next().unwrap_or_default().to_owned();
+    while let Some(code) = parts.next() {
+        let _ = match parts.next() {
+            Some(after) => write!(html, "<code>{code}</code>{after}"),
+            None => write!(html, "`{code}"),
+        };
+    }
+    html
+}
+
 fn facts(page: &mut String, account: &Account) {
     let mut rows = vec![
         ("run", account.run.id.clone()),
@@ -87,7 +102,13 @@ fn facts(page: &mut String, account: &Account) {
         ("coastal", account.coastal.clone()),
     ];
     // What the lab's first steps found out are the versions that everything else ran with.
-    for (label, step) in [("tools", StepId::Tools), ("cluster", StepId::Cluster), ("SPIRE", StepId::Spire)] {
+    // Of a change, the meter's sums are what everybody asks for.
+    for (label, step) in [
+        ("tools", StepId::Tools),
+        ("cluster", StepId::Cluster),
+        ("SPIRE", StepId::Spire),
+        ("continuity", StepId::Continuity),
+    ] {
         let found = account.steps.get(&step).filter(|turn| matches!(turn.state, State::Done | State::Same));
         let words = found.map(|turn| turn.words.clone()).filter(|words| !words.is_empty());
         rows.extend(words.map(|words| (label, words)));
@@ -100,12 +121,12 @@ fn facts(page: &mut String, account: &Account) {
 }
 
 fn failure(page: &mut String, failure: &Failure) {
-    let _ = write!(page, "<div class=\"failure\"><strong>{}</strong>", escaped(&failure.message));
+    let _ = write!(page, "<div class=\"failure\"><strong>{}</strong>", marked(&failure.message));
     let list = |page: &mut String, lead: &str, lines: &[String]| {
         if !lines.is_empty() {
             let _ = write!(page, "{lead}<ul>");
             for line in lines {
-                let _ = write!(page, "<li>{}</li>", escaped(line));
+                let _ = write!(page, "<li>{}</li>", marked(line));
             }
             page.push_str("</ul>");
         }
@@ -115,7 +136,8 @@ fn failure(page: &mut String, failure: &Failure) {
     page.push_str("</div>\n");
 }
 
-fn step(page: &mut String, account: &Account, id: StepId, turn: &Turn) {
+/// `told` is the failure that stands above all steps.
+fn step(page: &mut String, account: &Account, id: StepId, turn: &Turn, told: Option<&Failure>) {
     let failed = matches!(turn.state, State::Failed | State::Stopped | State::Running);
     let _ = writeln!(
         page,
@@ -129,11 +151,11 @@ fn step(page: &mut String, account: &Account, id: StepId, turn: &Turn) {
         took = if turn.was_begun() { duration(turn.took_ms) } else { String::new() },
     );
     match &turn.failure {
-        Some(cause) => failure(page, cause),
-        None if !turn.words.is_empty() => {
-            let _ = writeln!(page, "<p>{}</p>", escaped(&turn.words));
+        Some(cause) if told != Some(cause) => failure(page, cause),
+        _ if !turn.words.is_empty() => {
+            let _ = writeln!(page, "<p>{}</p>", marked(&turn.words));
         }
-        None => {}
+        _ => {}
     }
     if !turn.said.is_empty() {
         page.push_str("<table>");
@@ -187,4 +209,16 @@ fn command(page: &mut String, record: &CommandRecord) {
         page.push_str("</pre>");
     }
     page.push_str("</details>\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_in_sentences_are_code() {
+        assert_eq!(marked("`a < b` and `c`: d"), "<code>a &lt; b</code> and <code>c</code>: d");
+        assert_eq!(marked("it's `half"), "it's `half");
+        assert_eq!(marked("plain"), "plain");
+    }
 }

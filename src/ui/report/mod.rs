@@ -290,7 +290,7 @@ mod tests {
         assert!(!failed.is_empty());
         for (step, turn) in failed {
             assert!(page.contains(&format!("id=\"{}-{step}\"", account.run.id)), "{step}");
-            assert!(page.contains(&super::super::xml::escaped(&turn.words)), "{step}");
+            assert!(page.contains(&html::marked(&turn.words)), "{step}");
         }
     }
 
