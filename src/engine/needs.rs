@@ -108,9 +108,9 @@ pub(super) fn unmet(missing: &[(&Step, Result<Finding, Failure>)]) -> Failure {
             Ok(_) | Err(_) => vec![format!("`{}`", command_for(step.id))],
         };
         for line in next {
-            if !failure.next.contains(&line) {
-                failure.next.push(line);
-            }
+            // A command that makes several steps comes after those that the last of them rests on.
+            failure.next.retain(|other| *other != line);
+            failure.next.push(line);
         }
     }
     failure

@@ -297,9 +297,10 @@ fn unmet_needs_are_reported_together_and_nothing_runs() {
     let parts = [
         need(StepId::Tools, &[], Act::Satisfied),
         need(StepId::Cluster, &[StepId::Tools], Act::Satisfied),
+        need(StepId::FetchSpire, &[StepId::Tools], Act::Takes(0)),
         need(StepId::Namespaces, &[StepId::Cluster], Act::Takes(0)),
         need(StepId::Database, &[StepId::Namespaces], Act::Takes(0)),
-        need(StepId::Spire, &[StepId::Database], Act::Takes(0)),
+        need(StepId::Spire, &[StepId::Database, StepId::FetchSpire], Act::Takes(0)),
         need(StepId::SpireAgents, &[StepId::Spire], Act::Takes(0)),
         goal(StepId::Workload, &[StepId::SpireAgents], Act::Takes(0)),
     ];
@@ -307,13 +308,16 @@ fn unmet_needs_are_reported_together_and_nothing_runs() {
     let spans = spans(&events);
     assert_partition(&parts, &result, &spans);
     assert_eq!(result.unchanged, [StepId::Tools, StepId::Cluster]);
-    assert_eq!(result.failed, [StepId::Namespaces, StepId::Database, StepId::Spire, StepId::SpireAgents]);
+    assert_eq!(
+        result.failed,
+        [StepId::FetchSpire, StepId::Namespaces, StepId::Database, StepId::Spire, StepId::SpireAgents]
+    );
     assert_eq!(result.cancelled, [StepId::Workload]);
     let failure = result.failure.expect("failed");
     assert_eq!((failure.kind, result.exit_code), (Kind::Prerequisite, 4));
-    assert_eq!(failure.message, "4 steps must be done first");
-    assert_eq!(failure.facts[0], "`namespaces`: not there");
-    // In the order in which they work, each once.
+    assert_eq!(failure.message, "5 steps must be done first");
+    assert_eq!(failure.facts[0], "`fetch-spire`: not there");
+    // In the order in which they work, each once: what fetches the chart installs SPIRE as well, at the end.
     assert_eq!(failure.next, ["`coastal namespaces`", "`coastal deploy-database`", "`coastal spire-install`"]);
 }
 

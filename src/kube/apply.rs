@@ -45,8 +45,20 @@ impl Cluster {
 
     async fn apply_unless_stopped(&self, object: &DynamicObject, patience: &Patience<'_>) -> Result<(), Failure> {
         tokio::select! {
-            result = self.apply_one(object, false) => result.map(|_| ()),
+            result = self.apply_or_renew(object, patience) => result,
             () = patience.cancel.cancelled() => Err(Failure::interrupted()),
+        }
+    }
+
+    /// Applies; a Job that would run something else now is deleted and made anew, which is the only way to change one.
+    async fn apply_or_renew(&self, object: &DynamicObject, patience: &Patience<'_>) -> Result<(), Failure> {
+        match self.send(object, false).await? {
+            Err(error) if is_job(object) && is_immutable(&error) => {
+                let api = self.api_of(object).await?;
+                self.delete_named(api, &object.name_any(), &name_of(object), patience).await?;
+                self.apply_one(object, false).await.map(|_| ())
+            }
+            sent => sent.map(|_| ()).map_err(|error| refused(object, &error)),
         }
     }
 
@@ -56,14 +68,17 @@ impl Cluster {
     /// # Errors
     /// The server refuses it.
     pub async fn apply_one(&self, object: &DynamicObject, dry_run: bool) -> Result<DynamicObject, Failure> {
+        self.send(object, dry_run).await?.map_err(|error| refused(object, &error))
+    }
+
+    /// What the server says to an apply.
+    async fn send(&self, object: &DynamicObject, dry_run: bool) -> Result<Result<DynamicObject, kube::Error>, Failure> {
         let api = self.api_of(object).await?;
         let mut params = PatchParams::apply(Lab::FIELD_MANAGER).force();
         if dry_run {
             params = params.dry_run();
         }
-        api.patch(&object.name_any(), &params, &Patch::Apply(object))
-            .await
-            .map_err(|error| api_failure(&format!("could not apply {}", name_of(object)), &error))
+        Ok(api.patch(&object.name_any(), &params, &Patch::Apply(object)).await)
     }
 
     /// The first object that is not as given, in words; nothing if all are. Reads only.
@@ -103,7 +118,13 @@ impl Cluster {
             return Ok(None);
         }
         // It may differ only in spelling (0.5 and 500m): the server itself says whether an apply would change it.
-        let after = as_value(&self.apply_one(object, true).await?);
+        let after = match self.send(object, true).await? {
+            Ok(after) => as_value(&after),
+            Err(error) if is_job(object) && is_immutable(&error) => {
+                return Ok(Some(Difference::Changed(format!("{} would run something else now", name_of(object)))));
+            }
+            Err(error) => return Err(refused(object, &error)),
+        };
         Ok(differs(&without_bookkeeping(after), &without_bookkeeping(have))
             .map(|path| Difference::Changed(format!("{} differs at {path}", name_of(object)))))
     }
@@ -135,6 +156,19 @@ pub enum Difference {
     Missing(String),
     /// The object is there and differs.
     Changed(String),
+}
+
+fn refused(object: &DynamicObject, error: &kube::Error) -> Failure {
+    api_failure(&format!("could not apply {}", name_of(object)), error)
+}
+
+fn is_job(object: &DynamicObject) -> bool {
+    object.types.as_ref().is_some_and(|types| types.api_version == "batch/v1" && types.kind == "Job")
+}
+
+/// Whether the server refuses to change a field that is fixed when an object is made.
+fn is_immutable(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.reason == "Invalid" && status.message.contains("field is immutable"))
 }
 
 fn as_value(object: &DynamicObject) -> Value {

@@ -7,7 +7,7 @@ use crate::error::{Failure, Kind};
 pub fn api_failure(what: &str, error: &kube::Error) -> Failure {
     match error {
         kube::Error::Api(status) => {
-            let failure = Failure::new(Kind::Tool, format!("{what}: {}", status.message));
+            let failure = Failure::new(Kind::Tool, format!("{what}: {}", brief(&status.message)));
             match status.reason.as_str() {
                 "Forbidden" | "Unauthorized" => {
                     failure.next("check that the context's user may do this: `kubectl auth can-i --list`")
@@ -24,6 +24,20 @@ pub fn api_failure(what: &str, error: &kube::Error) -> Failure {
                 "is the cluster running? `docker ps` shows the nodes of a kind cluster, `coastal status` what is there",
             ),
     }
+}
+
+/// The server's words without the values that it refuses where it writes them out as Go structures, pages of them:
+/// `Job.batch "x" is invalid: spec.template: Invalid value: core.PodTemplateSpec{…}: field is immutable`.
+fn brief(message: &str) -> String {
+    const VALUE: &str = "Invalid value: ";
+    /// As much of a value as a person reads.
+    const MOST: usize = 120;
+    let Some((before, rest)) = message.split_once(VALUE) else { return message.to_owned() };
+    let Some((value, reason)) = rest.rsplit_once(": ").filter(|(value, _)| value.len() > MOST) else {
+        return message.to_owned();
+    };
+    let kind = value.split('{').next().filter(|kind| kind.len() < MOST).unwrap_or_default();
+    format!("{before}{VALUE}{kind}{{…}}: {reason}")
 }
 
 /// What a person types to see more of an object, as a next step: `args` is what follows `kubectl`.
@@ -50,4 +64,20 @@ fn root_cause(error: &dyn std::error::Error) -> String {
         cause = inner;
     }
     cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_of_go_is_left_out() {
+        let go = format!("core.PodTemplateSpec{{ObjectMeta:v1.ObjectMeta{{Name:\"\", {}}}}}", "Labels:nil, ".repeat(99));
+        let said = format!("Job.batch \"check\" is invalid: spec.template: Invalid value: {go}: field is immutable");
+        let told = "Job.batch \"check\" is invalid: spec.template: Invalid value: core.PodTemplateSpec{…}: field is immutable";
+        assert_eq!(brief(&said), told);
+        for short in ["pods is forbidden: no", "x is invalid: metadata.name: Invalid value: \"A\": a lowercase name", ""] {
+            assert_eq!(brief(short), short);
+        }
+    }
 }

@@ -128,7 +128,8 @@ impl Goal {
             Goal::DeployMalicious => &["coastal entries --namespace pirate-coast", "coastal delete-malicious"],
             Goal::Test | Goal::PatchMonitors | Goal::DeleteMalicious => &["coastal status"],
             Goal::SpireUninstall => &["coastal prometheus-uninstall", "coastal tear-down"],
-            Goal::PrometheusUninstall | Goal::DeleteWorkload => &["coastal tear-down"],
+            Goal::DeleteWorkload => &["coastal deploy-workload", "coastal spire-uninstall"],
+            Goal::PrometheusUninstall => &["coastal tear-down"],
             Goal::TearDown | Goal::DownKeepCluster if lab.is_kind() => &["coastal cluster-down"],
             Goal::TearDown | Goal::DownKeepCluster | Goal::Down | Goal::ClusterDown => &["coastal up"],
         };
@@ -279,10 +280,13 @@ pub fn build(lab: &Lab, goal: Goal, observed: Option<&Observed>) -> Plan {
     let steps = ordered
         .into_iter()
         .map(|id| {
-            let mut needs: Vec<StepId> = needs(id, lab).into_iter().collect();
-            needs.extend(goes_after(id).iter().filter(|before| all.contains(before)));
-            needs.sort_by_key(order);
             let role = if goals.contains(&id) { Role::Goal } else { Role::Need };
+            let mut needs: Vec<StepId> = needs(id, lab).into_iter().collect();
+            // What is only looked at waits for nothing to be made.
+            if role == Role::Goal {
+                needs.extend(goes_after(id).iter().filter(|before| all.contains(before)));
+            }
+            needs.sort_by_key(order);
             let finding = observed.and_then(|observed| observed.findings.get(&id).cloned());
             Step { finding, ..step(id, needs, role, lab) }
         })

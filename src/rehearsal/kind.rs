@@ -40,14 +40,6 @@ pub(super) async fn run(state: &Arc<State>, process: &Process<'_>) -> Ended {
             }
             Ok(())
         }
-        ["get", "nodes"] => {
-            let name = name_of(&process.arguments(2, &["--name"], &[])?).to_owned();
-            match state.cluster(&name) {
-                Some(cluster) => cluster.nodes.keys().for_each(|node| process.out(node)),
-                None => process.err(format!("No kind nodes found for cluster \"{name}\".")),
-            }
-            Ok(())
-        }
         ["get", "kubeconfig"] => {
             let name = name_of(&process.arguments(2, &["--name"], &[])?).to_owned();
             let cluster = state.cluster(&name).ok_or_else(|| {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
+use futures::future::try_join_all;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Provider;
@@ -11,6 +12,7 @@ use crate::engine::{Body, StepContext};
 use crate::error::{Failure, Kind, io_failure};
 use crate::files;
 use crate::plan::Finding;
+use crate::steps::{inspect, reach};
 use crate::tools::{Runner, Tool, docker, kind};
 use crate::workload::{image, programs};
 
@@ -308,16 +310,15 @@ struct Nodes(Vec<(String, BTreeSet<String>)>);
 
 impl Nodes {
     async fn look(cx: &StepContext) -> Result<Self, Failure> {
-        let names = kind::parse_nodes(&cx.run(&kind::get_nodes(cluster_name(cx)?)).await?);
-        if names.is_empty() {
-            return Err(Failure::prerequisite(format!("there is no cluster `{}`", cx.session.lab.cluster.context()))
-                .next("`coastal cluster-up`"));
-        }
-        let mut nodes = Vec::new();
-        for name in names {
+        let cluster = reach::cluster(cx).await?;
+        // kind names a node as the container that it is.
+        let names = inspect::nodes(&cluster).await?.into_values();
+        let asked = names.map(|name| async move {
             let output = cx.run(&docker::node_images(&name)).await?;
-            nodes.push((name, output.stdout.lines().map(|line| line.trim().to_owned()).collect()));
-        }
+            Ok::<_, Failure>((name, output.stdout.lines().map(|line| line.trim().to_owned()).collect()))
+        });
+        let mut nodes = try_join_all(asked).await?;
+        nodes.sort();
         Ok(Nodes(nodes))
     }
 

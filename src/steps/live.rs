@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use futures::future::join_all;
+use futures::stream::{self, StreamExt};
 use k8s_openapi::api::apps::v1::{DaemonSet, StatefulSet};
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 use kube::ResourceExt;
@@ -199,7 +200,10 @@ async fn versions_of(
     let version = ask(first).await;
     let of_others = match &version {
         Some(version) => vec![Some(version.clone()); others.len()],
-        None => join_all(others.iter().map(|pod| ask(pod))).await,
+        None => {
+            let asked: Vec<_> = others.iter().map(|pod| ask(pod)).collect();
+            stream::iter(asked).buffered(reach::AT_ONCE).collect().await
+        }
     };
     pods.into_iter().zip(std::iter::once(version).chain(of_others)).collect()
 }

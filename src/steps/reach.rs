@@ -13,6 +13,9 @@ use crate::files;
 use crate::kube::{Cluster, api_failure};
 use crate::tools::{CommandError, Target, docker, helm::Helm, kind};
 
+/// So many pods are asked at once: each question is a process of its own, and there may be a thousand agents.
+pub const AT_ONCE: usize = 16;
+
 /// What there is of the lab's cluster.
 pub enum Presence {
     /// None.

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::future::{join_all, try_join_all};
+use futures::future::try_join_all;
+use futures::stream::{self, StreamExt};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::ResourceExt;
@@ -189,14 +190,14 @@ impl Agents {
         let daemon_set: Option<DaemonSet> = cluster.get(&spire.system_namespace, &name).await?;
         let desired = daemon_set.and_then(|set| set.status).map_or(0, |status| status.desired_number_scheduled);
         let pods = pods(cluster, &spire.system_namespace, names::AGENT_SELECTOR).await?;
-        let answers = join_all(pods.iter().map(|pod| {
+        let asked = pods.iter().map(|pod| {
             let (pod, socket) = (pod.name_any(), socket_of(pod));
             async move {
                 let argv = ["/opt/spire/bin/spire-agent", "healthcheck", "-socketPath", socket];
                 reach::exec(cx, &spire.system_namespace, &pod, names::AGENT_CONTAINER, &argv).await
             }
-        }))
-        .await;
+        });
+        let answers: Vec<_> = stream::iter(asked.collect::<Vec<_>>()).buffered(reach::AT_ONCE).collect().await;
         let serving = answers.iter().filter(|answer| answer.is_ok()).count();
         let trouble = pods
             .iter()

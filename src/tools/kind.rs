@@ -42,18 +42,6 @@ pub fn parse_clusters(output: &Output) -> Vec<String> {
     lines(&output.stdout)
 }
 
-/// The names of a cluster's nodes, which are also those of its containers.
-#[must_use]
-pub fn get_nodes(name: &str) -> Command {
-    Command::new(Tool::Kind, ["get", "nodes", "--name", name])
-}
-
-/// Reads the output of [`get_nodes`]. A cluster that does not exist has no nodes.
-#[must_use]
-pub fn parse_nodes(output: &Output) -> Vec<String> {
-    lines(&output.stdout)
-}
-
 /// The kubeconfig of a cluster; it holds a private key.
 #[must_use]
 pub fn get_kubeconfig(name: &str) -> Command {
@@ -237,9 +225,6 @@ mod tests {
         assert_eq!(parse_clusters(&out("lab\nother\n")), ["lab", "other"]);
         let none = Output { stdout: String::new(), stderr: "No kind clusters found.\n".into() };
         assert!(parse_clusters(&none).is_empty());
-        assert_eq!(parse_nodes(&out("lab-control-plane\nlab-worker\n")), ["lab-control-plane", "lab-worker"]);
-        let none = Output { stdout: String::new(), stderr: "No kind nodes found for cluster \"nope\".\n".into() };
-        assert!(parse_nodes(&none).is_empty());
     }
 
     #[test]
@@ -249,7 +234,6 @@ mod tests {
         for (command, expected) in [
             (version(), "kind version"),
             (get_clusters(), "kind get clusters"),
-            (get_nodes("kind"), "kind get nodes --name kind"),
             (get_kubeconfig("kind"), "kind get kubeconfig --name kind"),
             (
                 create_cluster("kind", "x".into(), kubeconfig, None, minute),

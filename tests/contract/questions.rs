@@ -40,9 +40,9 @@ impl Stage {
     }
 }
 
-/// `select version, code_version …` and `select 1` as the database's steps put them.
-const LOGIN: &str =
-    r#"PGPASSWORD="$POSTGRES_PASSWORD" psql -h spire-db -U "$POSTGRES_USER" -d "$POSTGRES_DB" -tAc 'select 1'"#;
+/// As the database's steps put it.
+const LOGIN: &str = r#"PGPASSWORD="$POSTGRES_PASSWORD" psql -h spire-db -U "$POSTGRES_USER" -d "$POSTGRES_DB" -tA -c 'select 1' -c 'select version, code_version from migrations'"#;
+/// The same, without a login.
 const MIGRATIONS: &str =
     r#"psql -U "$POSTGRES_USER" -d "$POSTGRES_DB" -tAc 'select version, code_version from migrations'"#;
 
@@ -164,7 +164,6 @@ impl Place<'_> {
             ("helm version", helm::version()),
             ("kubectl version", kubectl::version()),
             ("kind get clusters", kind::get_clusters()),
-            ("kind get nodes", kind::get_nodes(self.cluster)),
             ("docker containers", docker::kind_containers(self.cluster)),
             ("docker node images", docker::node_images(&format!("{}-worker", self.cluster))),
             ("helm repo list", self.helm().repo_list()),

@@ -12,7 +12,7 @@ use tokio::time::{Duration, Instant};
 
 use super::{Fates, deployment, empty_store, marked, world};
 use crate::config::embedded;
-use crate::kube::{Cluster, Judgement, describe_pod, parse};
+use crate::kube::{Cluster, Difference, Judgement, describe_pod, parse};
 use crate::rehearsal::controllers::{Crash, ImageError, PodFate, Readiness};
 use crate::rehearsal::object::set;
 use crate::rehearsal::store::Key;
@@ -254,6 +254,25 @@ async fn jobs_complete_or_give_up() {
         );
         assert_eq!(w.pods(&format!("job-name={name}")).await.len(), pods);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_is_to_run_something_else_is_made_anew() {
+    let w = world().await;
+    let job = |image: &str| {
+        format!(
+            "apiVersion: batch/v1\nkind: Job\nmetadata: {{name: check, namespace: default}}\nspec:\n  template:\n    \
+             spec: {{restartPolicy: Never, containers: [{{name: check, image: '{image}'}}]}}\n"
+        )
+    };
+    w.apply(&job("x:1")).await;
+    let first = w.api::<Job>().get("check").await.unwrap().uid();
+    let wanted = marked(&job("x:2"));
+    let difference = w.cluster.difference(&wanted).await.unwrap();
+    assert_eq!(difference, Some(Difference::Changed("Job default/check would run something else now".into())));
+    w.apply(&job("x:2")).await;
+    assert_ne!(w.api::<Job>().get("check").await.unwrap().uid(), first);
+    assert_eq!(w.cluster.difference(&wanted).await.unwrap(), None);
 }
 
 #[tokio::test(start_paused = true)]

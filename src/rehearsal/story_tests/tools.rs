@@ -40,7 +40,7 @@ async fn what_is_not_known_is_an_error_that_names_it() {
     let scene = Scene::with_cluster(&[]).await;
     for command in [
         Command::new(Tool::Kind, ["export", "logs"]),
-        Command::new(Tool::Kind, ["get", "nodes", "--everywhere"]),
+        Command::new(Tool::Kind, ["get", "clusters", "--everywhere"]),
         Command::new(Tool::Helm, ["plugin", "list"]),
         Command::new(Tool::Kubectl, ["get", "pods"]),
         Command::new(Tool::Docker, ["system", "prune"]),
