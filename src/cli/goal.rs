@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::cli::Global;
 use crate::cli::outside::Outside;
 use crate::cli::rehearsed::Rehearsed;
-use crate::cli::Global;
 use crate::engine::{self, Emitter, Journal, Lock, RunInfo, Tee};
 use crate::error::{ExitCode, Failure};
 use crate::files;

@@ -28,7 +28,12 @@ Examples:
 A forward goes on when its pod is replaced, and when the API server comes back.")]
 pub struct OpenArgs {
     /// Which page
-    #[arg(value_enum, value_name = "grafana|prometheus|tornjak", required_unless_present = "all", conflicts_with = "all")]
+    #[arg(
+        value_enum,
+        value_name = "grafana|prometheus|tornjak",
+        required_unless_present = "all",
+        conflicts_with = "all"
+    )]
     page: Option<Page>,
     /// Every page that this lab has
     #[arg(long)]

@@ -135,7 +135,9 @@ pub async fn command(
     }
     let code = on(command, global, ui, line, &stage.outside).await;
     stage.keep()?;
-    code.map_err(|failure| stage.outside.rehearsal.iter().fold(failure, |failure, rehearsal| rehearsal.failure(failure)))
+    code.map_err(|failure| {
+        stage.outside.rehearsal.iter().fold(failure, |failure, rehearsal| rehearsal.failure(failure))
+    })
 }
 
 /// up, status, down.

@@ -90,6 +90,12 @@ impl Rehearsed {
                 self.lines(&mut result.next);
                 if let Some(failure) = &mut result.failure {
                     self.lines(&mut failure.next);
+                    if !self.keeps {
+                        failure.next.push(
+                            "this world is gone now: with `rehearse --world FILE` it is kept, and gone on in"
+                                .to_owned(),
+                        );
+                    }
                 }
             }
             _ => {}

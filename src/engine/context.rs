@@ -175,20 +175,17 @@ impl StepContext {
         };
         let number = emitter.next_command();
         emitter.emit(What::CommandStarted { step: self.step, command: number, line: command.line() });
-        let started = Instant::now();
         let on_line = |stream: Stream, line: &str| {
             emitter.emit(What::CommandOutput { command: number, stream, line: line.to_owned() });
         };
         self.doing.lock().unwrap_or_else(PoisonError::into_inner).insert(number, command.line());
+        let mut running = Running { cx: self, emitter, number, started: Instant::now(), exit: None };
         let result = runner.run(command, CommandIo { on_line: &on_line, cancel: &self.cancel }).await;
-        self.doing.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
-        let exit = match &result {
+        running.exit = match &result {
             Ok(_) => Some(0),
             Err(CommandError::Exit { code, .. }) => Some(*code),
             Err(_) => None,
         };
-        let took_ms = millis(started.elapsed());
-        emitter.emit(What::CommandEnded { command: number, exit, took_ms });
         result
     }
 
@@ -200,6 +197,24 @@ impl StepContext {
         if let Some(emitter) = &self.emitter {
             emitter.emit(what);
         }
+    }
+}
+
+/// A command that runs. Its end is told however it comes: one of several that run side by side is dropped when another
+/// of them fails.
+struct Running<'a> {
+    cx: &'a StepContext,
+    emitter: &'a Emitter,
+    number: u64,
+    started: Instant,
+    exit: Option<i32>,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.cx.doing.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.number);
+        let took_ms = millis(self.started.elapsed());
+        self.emitter.emit(What::CommandEnded { command: self.number, exit: self.exit, took_ms });
     }
 }
 

@@ -72,11 +72,15 @@ mod tests {
 
     #[test]
     fn a_page_of_go_is_left_out() {
-        let go = format!("core.PodTemplateSpec{{ObjectMeta:v1.ObjectMeta{{Name:\"\", {}}}}}", "Labels:nil, ".repeat(99));
+        let go =
+            format!("core.PodTemplateSpec{{ObjectMeta:v1.ObjectMeta{{Name:\"\", {}}}}}", "Labels:nil, ".repeat(99));
         let said = format!("Job.batch \"check\" is invalid: spec.template: Invalid value: {go}: field is immutable");
-        let told = "Job.batch \"check\" is invalid: spec.template: Invalid value: core.PodTemplateSpec{…}: field is immutable";
+        let told =
+            "Job.batch \"check\" is invalid: spec.template: Invalid value: core.PodTemplateSpec{…}: field is immutable";
         assert_eq!(brief(&said), told);
-        for short in ["pods is forbidden: no", "x is invalid: metadata.name: Invalid value: \"A\": a lowercase name", ""] {
+        for short in
+            ["pods is forbidden: no", "x is invalid: metadata.name: Invalid value: \"A\": a lowercase name", ""]
+        {
             assert_eq!(brief(short), short);
         }
     }

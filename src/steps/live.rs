@@ -258,7 +258,8 @@ mod tests {
     fn pods_of_one_image_are_asked_once() {
         let pod = |name: &str, image: &str, state: &str| -> Pod {
             let status = json!({"name": "spire-agent", "image": "a:1", "imageID": image, "ready": true, "restartCount": 0, "state": {state: {}}});
-            serde_json::from_value(json!({"metadata": {"name": name}, "status": {"containerStatuses": [status]}})).unwrap()
+            serde_json::from_value(json!({"metadata": {"name": name}, "status": {"containerStatuses": [status]}}))
+                .unwrap()
         };
         let pods = [
             pod("a", "ghcr.io/spiffe/spire-agent@sha256:11", "running"),
@@ -273,7 +274,14 @@ mod tests {
         let named = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(
             groups,
-            [named(&["a", "c"]), named(&["b"]), named(&["crashed"]), named(&["unnamed"]), named(&["unnamed too"]), named(&["new"])]
+            [
+                named(&["a", "c"]),
+                named(&["b"]),
+                named(&["crashed"]),
+                named(&["unnamed"]),
+                named(&["unnamed too"]),
+                named(&["new"])
+            ]
         );
     }
 

@@ -63,14 +63,14 @@ const MIDWAY: &[Bad] = &[
 /// `up` under the fault, with a limit that shortens the waits. Whatever goes wrong, what is known is said, and what
 /// to do.
 fn fails(lab: &TestLab, Bad { fault, code, says, next }: &Bad) {
-    let words = format!("--fault {fault} --timeout 60s --output json up");
-    let result = lab.rehearse(&words).ends(*code).result();
+    let words = "--timeout 60s --output json up";
+    let result = lab.rehearse(&format!("--fault {fault} {words}")).ends(*code).result();
     let failure = &result["failure"];
     assert!(failure["message"].as_str().unwrap().contains(says), "{fault}: {failure:#}");
     assert!(!failure["facts"].as_array().unwrap().is_empty(), "{fault}: {failure:#}");
     let all_next: Vec<&str> = failure["next"].as_array().unwrap().iter().map(|next| next.as_str().unwrap()).collect();
     assert!(all_next.iter().any(|line| line.contains(next)), "{fault}: {failure:#}");
-    assert!(result["next"][0].as_str().unwrap().ends_with(&words), "what goes on where it stopped: {result:#}");
+    assert!(result["next"][0].as_str().unwrap().ends_with(words), "what goes on where it stopped: {result:#}");
 }
 
 /// Under each fault, then without it.
@@ -105,7 +105,7 @@ fn whatever_goes_wrong_midway_is_told_with_what_to_do() {
 
 #[test]
 fn a_failure_is_a_sentence_then_facts_then_next_steps() {
-    let ran = TestLab::new().coastal("rehearse --fault tool-missing=helm up").ends(4);
+    let ran = TestLab::new().rehearse("--fault tool-missing=helm up").ends(4);
     let (_, told) = ran.err.split_once("\nerror: helm is not installed\n").unwrap();
     let (facts, next) = told.split_once("\n\n").unwrap();
     assert!(facts.lines().all(|line| line.starts_with("  ")) && facts.contains("helm: not on the path"), "{facts}");

@@ -1,6 +1,7 @@
 //! Every command, from the command line to what it prints, on the rehearsal world.
 
 use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
 
 use serde_json::{Value, json};
 
@@ -243,4 +244,22 @@ fn nobody_else_can_read_the_kubeconfig() {
     std::fs::remove_file(&kubeconfig).unwrap();
     lab.rehearse("cluster-up").ok();
     assert!(is_private(), "after it was found again");
+}
+
+#[test]
+fn what_a_rehearsal_advises_leads_back_to_it() {
+    let lab = TestLab::new();
+    let ended = lab.start("rehearse --world w.json cluster-up", Stdio::null()).wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    let next: Vec<&str> =
+        said.lines().filter_map(|line| line.strip_prefix("next: `coastal ")?.strip_suffix('`')).collect();
+    assert!(!next.is_empty(), "{said}");
+    for command in next {
+        assert!(command.starts_with("rehearse --world w.json "), "{said}");
+        lab.coastal(command).ok();
+    }
+    lab.coastal("rehearse up").ok().says("next: `coastal rehearse status`");
+    let gone =
+        lab.coastal("rehearse --fault tool-missing=helm up").ends(4).says("with `rehearse --world FILE` it is kept");
+    assert!(!gone.err.contains("goes on where") && !gone.err.contains("journal:"), "{}", gone.err);
 }
