@@ -16,7 +16,7 @@ use coastal::backup::{Manifest, Seal, Unseal, Writer};
 use coastal::config::{self, Lab};
 use coastal::engine::{Emitter, Journal, What};
 use coastal::plan::{self, Goal, StepId};
-use coastal::spire::audit::{self, Auditor, Facts};
+use coastal::spire::audit::{self, Auditor, Facts, Trust};
 use coastal::spire::entries::EntryReader;
 use coastal::spire::path::{self, ChartChoice, Options};
 use coastal::spire::policy::State;
@@ -158,7 +158,7 @@ fn audit_entries(bencher: Bencher) {
             printed.chunks(64 << 10).for_each(|piece| reader.take(piece));
             let count = reader.finish().expect("a whole answer");
             assert_eq!(count, ENTRIES);
-            auditor.finish()
+            auditor.finish(Trust::default())
         });
 }
 

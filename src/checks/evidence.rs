@@ -13,9 +13,8 @@ use serde_json::Value;
 
 use crate::config::Lab;
 use crate::plan::{Finding, StepId};
-use crate::spire::audit::{Audit, Authority};
-use crate::spire::cli::Agent;
 use crate::spire::values::known::Unknown;
+pub use crate::steps::audit::Audited;
 use crate::steps::live::Live;
 use crate::tools::docker::Info;
 use crate::tools::helm::Release;
@@ -51,19 +50,6 @@ pub struct ReleaseValues {
     pub unread: Option<Known<Vec<Unknown>>>,
     /// Paths at which a password stands in plain text.
     pub passwords: Vec<String>,
-}
-
-/// What the audit found, and what it was made from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Audited {
-    /// Its findings.
-    pub audit: Audit,
-    /// All attested agents.
-    pub agents: Vec<Agent>,
-    /// All authorities of the bundle.
-    pub authorities: Vec<Authority>,
-    /// Whether every server told which authorities are its own.
-    pub holders_known: bool,
 }
 
 /// A ConfigMap with the trust bundle that agents boot from.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::evidence::{Audited, BundleMap, Evidence, Files, Known, ReleaseValues, Svid, There};
+use super::evidence::{BundleMap, Evidence, Files, Known, ReleaseValues, Svid, There};
 use crate::config::Provider;
 use crate::engine::StepContext;
 use crate::error::Failure;
@@ -23,7 +23,6 @@ use crate::kube::{Cluster, api_failure};
 use crate::observe;
 use crate::plan::{Finding, Goal, StepId};
 use crate::session::Session;
-use crate::spire::audit::Auditor;
 use crate::spire::bundles::{Keys, PEM_KEY, SPIFFE_KEY};
 use crate::spire::names;
 use crate::spire::values::known::KnownKeys;
@@ -32,7 +31,7 @@ use crate::spire::values::{self, Images, Phase};
 use crate::steps::chart_files::chart_texts;
 use crate::steps::live::Live;
 use crate::steps::reach::{self, Presence};
-use crate::steps::{database, inspect, monitoring, probe, registrations, release, workload};
+use crate::steps::{audit, database, monitoring, probe, release, workload};
 use crate::tools::{Tool, docker, helm, versions};
 
 /// Looks. With `host_only` at nothing but the machine, and whether there is a cluster.
@@ -154,7 +153,7 @@ async fn inside(
         tokio::join!(
             Live::look(cx),
             written(cx),
-            Box::pin(audited(cx)),
+            Box::pin(audit::audited(cx)),
             workload::holders(cx, cluster),
             releases(cx),
             release_values(cx),
@@ -187,7 +186,7 @@ async fn inside(
         live: live.map_err(|failure| failure.in_one_line()),
         login: Ok(login),
         row,
-        audited,
+        audited: audited.map_err(|failure| failure.in_one_line()),
         svids: holders.map(|all| all.into_iter().map(svid).collect()).map_err(|failure| failure.in_one_line()),
         releases: releases.map_err(|failure| failure.in_one_line()),
         values,
@@ -255,19 +254,6 @@ async fn written(cx: &StepContext) -> (Result<(), String>, Known<(u32, String)>)
         Ok(None) | Err(_) => database::migrations(cx).await.map_err(|failure| failure.in_one_line()),
     };
     (login.map(drop).map_err(|failure| failure.in_one_line()), row)
-}
-
-async fn audited(cx: &StepContext) -> Known<Audited> {
-    let facts = Box::pin(inspect::facts(cx)).await.map_err(|failure| failure.in_one_line())?;
-    let (agents, authorities) = (facts.agents.clone(), facts.authorities.clone());
-    let holders_known = facts.holders_known;
-    let auditor = Arc::new(Mutex::new(Auditor::new(facts)));
-    let into = Arc::clone(&auditor);
-    let each = move |entry| into.lock().unwrap_or_else(PoisonError::into_inner).entry(&entry);
-    registrations::each(cx, each).await.map_err(|failure| failure.in_one_line())?;
-    let auditor = Arc::into_inner(auditor).ok_or("the entries are still being read")?;
-    let audit = auditor.into_inner().unwrap_or_else(PoisonError::into_inner).finish();
-    Ok(Audited { audit, agents, authorities, holders_known })
 }
 
 async fn releases(cx: &StepContext) -> Result<Vec<helm::Release>, Failure> {

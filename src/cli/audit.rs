@@ -1,16 +1,13 @@
 //! `coastal audit`: everything that has an identity, or could get one, held against the allow-list of lab.toml.
 
-use std::sync::{Arc, Mutex, PoisonError};
-
 use clap::{Args, ValueEnum};
 
 use crate::cli::outside::Outside;
-use crate::engine::StepContext;
 use crate::error::{ExitCode, Failure};
 use crate::observe;
 use crate::session::Session;
-use crate::spire::audit::{Audit, Auditor, Level};
-use crate::steps::{inspect, registrations};
+use crate::spire::audit::Level;
+use crate::steps::audit::{Audited, audited};
 use crate::ui::{AuditFormat, Ui};
 
 /// Arguments of `audit`.
@@ -39,7 +36,7 @@ enum Format {
 /// The cluster, or SPIRE in it, does not answer.
 pub async fn run(args: &AuditArgs, ui: &Ui, outside: &Outside) -> Result<ExitCode, Failure> {
     let session = Session::new(outside.lab.clone(), outside.world.clone(), outside.paths.clone());
-    let audit = Box::pin(look(&observe::looking(&session, &outside.cancel))).await?;
+    let Audited { audit, .. } = Box::pin(audited(&observe::looking(&session, &outside.cancel))).await?;
     let format = match args.format {
         None => AuditFormat::Text,
         Some(Format::Sarif) => AuditFormat::Sarif,
@@ -49,17 +46,4 @@ pub async fn run(args: &AuditArgs, ui: &Ui, outside: &Outside) -> Result<ExitCod
     ui.audit(&audit, format, args.strict, &file);
     let failed = audit.count(Level::Error) > 0 || (args.strict && audit.count(Level::Warning) > 0);
     Ok(if failed { ExitCode::CheckFailed } else { ExitCode::Ok })
-}
-
-/// The audit.
-///
-/// # Errors
-/// As [`run`].
-pub(super) async fn look(cx: &StepContext) -> Result<Audit, Failure> {
-    let facts = Box::pin(inspect::facts(cx)).await?;
-    let auditor = Arc::new(Mutex::new(Auditor::new(facts)));
-    let into = Arc::clone(&auditor);
-    registrations::each(cx, move |entry| into.lock().unwrap_or_else(PoisonError::into_inner).entry(&entry)).await?;
-    let auditor = Arc::into_inner(auditor).ok_or_else(|| Failure::unexpected("the audit has not ended"))?;
-    Ok(auditor.into_inner().unwrap_or_else(PoisonError::into_inner).finish())
 }

@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::engine::StepContext;
 use crate::error::Failure;
 use crate::kube::{Cluster, api_failure};
-use crate::spire::audit::{self, Authority, AuthorityKind, Facts, Lifetimes};
+use crate::spire::audit::{self, Authority, AuthorityKind, Facts, Lifetimes, Trust};
 use crate::spire::cli::{Agents, Bundle, LOCAL_AUTHORITY, LocalAuthorities, LocalAuthority, X509Authority};
 use crate::spire::names;
 use crate::steps::identity::server_json_of;
@@ -223,15 +223,32 @@ fn lifetimes_in(configuration: &str) -> Lifetimes {
     }
 }
 
-/// Everything that an audit needs but for the entries.
+/// Who has an identity, or could get one, but for the entries.
 ///
 /// # Errors
-/// The cluster, or every server, does not answer. What else cannot be seen is said in the facts.
+/// The cluster, or every server, does not answer.
 pub async fn facts(cx: &StepContext) -> Result<Facts, Failure> {
     let lab = &cx.session.lab;
     let cluster = reach::cluster(cx).await?;
-    let (servers, agents, pods, nodes, lifetimes) =
-        tokio::try_join!(servers(cx), agents(cx), pods(cx, &cluster), nodes(&cluster), lifetimes(cx, &cluster))?;
+    let (agents, pods, nodes, lifetimes) =
+        tokio::try_join!(agents(cx), pods(cx, &cluster), nodes(&cluster), lifetimes(cx, &cluster))?;
+    Ok(Facts {
+        now: cx.session.world.clock.now(),
+        trust_domain: lab.spire.trust_domain.clone(),
+        expected: lab.identities.clone(),
+        pods,
+        nodes,
+        agents: agents.agents,
+        lifetimes,
+    })
+}
+
+/// What the servers trust and hold. What cannot be seen of it is said.
+///
+/// # Errors
+/// The servers cannot be listed, or there is none.
+pub async fn trust(cx: &StepContext) -> Result<Trust, Failure> {
+    let servers = servers(cx).await?;
     let mut unknown = Vec::new();
     for server in &servers {
         if let Err(failure) = &server.bundle {
@@ -248,18 +265,11 @@ pub async fn facts(cx: &StepContext) -> Result<Facts, Failure> {
         }
     }
     let knows = |server: &ServerView| server.own.len() == 2 && server.silent.is_none();
-    Ok(Facts {
-        now: cx.session.world.clock.now(),
-        trust_domain: lab.spire.trust_domain.clone(),
-        expected: lab.identities.clone(),
-        pods,
-        nodes,
-        agents: agents.agents,
+    Ok(Trust {
         authorities: authorities(&servers),
         servers: servers.iter().filter(|server| server.bundle.is_ok()).count(),
         holders_known: servers.iter().all(knows),
         differing: differing(&servers),
-        lifetimes,
         unknown,
     })
 }

@@ -6,6 +6,7 @@
 pub mod access;
 mod addons;
 pub mod adopt;
+pub mod audit;
 pub mod backup;
 pub mod bundle;
 pub mod capacity;

@@ -5,7 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{Facts, Finding, Rule};
+use super::{Finding, Rule, Trust};
 
 /// Servers prepare the next authority when half of the life of the active one has gone, and activate it when a sixth
 /// is left (facts, section 4). With less than this part of its life left and nothing younger beside it, an authority
@@ -65,37 +65,37 @@ impl Authority {
     }
 }
 
-pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
+pub(super) fn findings(trust: &Trust, now: Timestamp) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for authority in &facts.authorities {
+    for authority in &trust.authorities {
         let mut find = |rule, message: String| {
             findings.push(Finding { until: authority.expires_at, ..Finding::new(rule, &authority.id, message) });
         };
         let kind = authority.kind;
-        if facts.holders_known && authority.held_by.is_empty() && authority.is_valid_at(facts.now) {
-            find(Rule::UnrecognisedAuthority, format!("{kind} authority that none of {} servers holds", facts.servers));
+        if trust.holders_known && authority.held_by.is_empty() && authority.is_valid_at(now) {
+            find(Rule::UnrecognisedAuthority, format!("{kind} authority that none of {} servers holds", trust.servers));
         }
         if authority.tainted {
             find(Rule::TaintedAuthority, format!("{kind} authority, tainted and not revoked"));
         }
     }
     for kind in [AuthorityKind::X509, AuthorityKind::Jwt] {
-        let all: Vec<&Authority> = facts.authorities.iter().filter(|authority| authority.kind == kind).collect();
-        let fresh = all.iter().filter(|authority| authority.is_fresh_at(facts.now)).count();
+        let all: Vec<&Authority> = trust.authorities.iter().filter(|authority| authority.kind == kind).collect();
+        let fresh = all.iter().filter(|authority| authority.is_fresh_at(now)).count();
         // Without JWT at all there is nothing to follow.
-        if all.is_empty() || fresh >= facts.servers {
+        if all.is_empty() || fresh >= trust.servers {
             continue;
         }
         let last = all.iter().max_by_key(|authority| authority.expires_at);
-        let message = format!("of {} servers only {fresh} have a {kind} authority with time before it", facts.servers);
+        let message = format!("of {} servers only {fresh} have a {kind} authority with time before it", trust.servers);
         findings.push(Finding {
             until: last.and_then(|last| last.expires_at),
             next: Some("coastal logs server".to_owned()),
             ..Finding::new(Rule::AuthorityExpires, last.map(|last| last.id.clone()).unwrap_or_default(), message)
         });
     }
-    if !facts.differing.is_empty() {
-        let subject = facts.differing.join(", ");
+    if !trust.differing.is_empty() {
+        let subject = trust.differing.join(", ");
         findings.push(Finding {
             next: Some("coastal bundle".to_owned()),
             ..Finding::new(Rule::BundlesDiffer, subject, "holds another bundle than the first server")

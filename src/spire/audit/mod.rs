@@ -51,7 +51,7 @@ impl Lifetimes {
     }
 }
 
-/// What was seen, but for the entries.
+/// Who has an identity, or could get one, but for the entries.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
     /// When it was looked.
@@ -66,6 +66,13 @@ pub struct Facts {
     pub nodes: BTreeMap<String, String>,
     /// All attested agents.
     pub agents: Vec<Agent>,
+    /// What the servers' configuration says.
+    pub lifetimes: Lifetimes,
+}
+
+/// What the servers trust and hold.
+#[derive(Debug, Clone, Default)]
+pub struct Trust {
     /// What the servers' bundles hold.
     pub authorities: Vec<Authority>,
     /// How many servers answered.
@@ -74,8 +81,6 @@ pub struct Facts {
     pub holders_known: bool,
     /// Servers whose bundles are not that of the first.
     pub differing: Vec<String>,
-    /// What the servers' configuration says.
-    pub lifetimes: Lifetimes,
     /// What could not be looked at, and why.
     pub unknown: Vec<String>,
 }
@@ -193,14 +198,13 @@ pub struct Auditor {
 }
 
 impl Auditor {
-    /// An auditor that knows everything but the entries.
+    /// An auditor that is to see the entries, and then what the servers trust.
     #[must_use]
     pub fn new(mut facts: Facts) -> Self {
         let globs = |patterns: &[String]| patterns.iter().map(|pattern| Glob::new(pattern)).collect();
         let allowed = Allowed { ids: globs(&facts.expected.allow), agents: globs(&facts.expected.agents) };
         let pods = Pods::new(std::mem::take(&mut facts.pods));
-        let seen =
-            Seen { entries: 0, pods: pods.len(), agents: facts.agents.len(), authorities: facts.authorities.len() };
+        let seen = Seen { entries: 0, pods: pods.len(), agents: facts.agents.len(), authorities: 0 };
         Auditor { facts, pods, allowed, groups: BTreeMap::new(), seen }
     }
 
@@ -253,20 +257,20 @@ impl Auditor {
 
     /// Everything that was found.
     #[must_use]
-    pub fn finish(mut self) -> Audit {
+    pub fn finish(mut self, trust: Trust) -> Audit {
         let mut findings: Vec<Finding> =
             std::mem::take(&mut self.groups).into_iter().map(|((rule, id), group)| of_group(rule, id, group)).collect();
         findings.extend(self.pods.findings(&self.facts));
         findings.extend(self.agents());
-        findings.extend(authorities::findings(&self.facts));
+        findings.extend(authorities::findings(&trust, self.facts.now));
         findings.sort_by(|a, b| (a.level, a.rule, &a.subject).cmp(&(b.level, b.rule, &b.subject)));
         Audit {
             schema: 1,
             at: self.facts.now,
             trust_domain: self.facts.trust_domain,
-            seen: self.seen,
+            seen: Seen { authorities: trust.authorities.len(), ..self.seen },
             findings,
-            unknown: self.facts.unknown,
+            unknown: trust.unknown,
         }
     }
 

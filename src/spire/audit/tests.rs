@@ -69,19 +69,29 @@ fn facts() -> Facts {
         pods: vec![pod("default", "workload", "1")],
         nodes: BTreeMap::from([("node-1".to_owned(), "kind-worker".to_owned())]),
         agents: vec![agent(AGENT)],
-        authorities: vec![authority("aa", 20, &["spire-server-0"])],
-        servers: 1,
-        holders_known: true,
         ..Facts::default()
     }
 }
 
+fn trust() -> Trust {
+    Trust {
+        authorities: vec![authority("aa", 20, &["spire-server-0"])],
+        servers: 1,
+        holders_known: true,
+        ..Trust::default()
+    }
+}
+
 fn audit(facts: Facts, entries: &[Entry]) -> Audit {
+    audit_with(facts, entries, trust())
+}
+
+fn audit_with(facts: Facts, entries: &[Entry], trust: Trust) -> Audit {
     let mut auditor = Auditor::new(facts);
     for entry in entries {
         auditor.entry(entry);
     }
-    auditor.finish()
+    auditor.finish(trust)
 }
 
 fn rules(audit: &Audit) -> Vec<(&'static str, &str)> {
@@ -206,26 +216,26 @@ fn agents_that_nobody_expects() {
 
 #[test]
 fn authorities_that_nobody_holds_or_follows() {
-    let with = |change: &dyn Fn(&mut Facts)| {
-        let mut facts = facts();
-        change(&mut facts);
-        let audit = audit(facts, &[entry("default", "workload", "1")]);
+    let with = |change: &dyn Fn(&mut Trust)| {
+        let mut trust = trust();
+        change(&mut trust);
+        let audit = audit_with(facts(), &[entry("default", "workload", "1")], trust);
         audit.findings.iter().map(|finding| (finding.rule, finding.subject.clone())).collect::<Vec<_>>()
     };
     let planted = || authority("bb", 20, &[]);
-    assert_eq!(with(&|facts| facts.authorities.push(planted())), [(Rule::UnrecognisedAuthority, "bb".to_owned())]);
-    assert_eq!(with(&|facts| (facts.holders_known = false, facts.authorities.push(planted())).1), []);
-    assert_eq!(with(&|facts| facts.authorities.push(authority("cc", -1, &[]))), [], "expired, and soon to be pruned");
-    assert_eq!(with(&|facts| facts.authorities[0].tainted = true), [(Rule::TaintedAuthority, "aa".to_owned())]);
+    assert_eq!(with(&|trust| trust.authorities.push(planted())), [(Rule::UnrecognisedAuthority, "bb".to_owned())]);
+    assert_eq!(with(&|trust| (trust.holders_known = false, trust.authorities.push(planted())).1), []);
+    assert_eq!(with(&|trust| trust.authorities.push(authority("cc", -1, &[]))), [], "expired, and soon to be pruned");
+    assert_eq!(with(&|trust| trust.authorities[0].tainted = true), [(Rule::TaintedAuthority, "aa".to_owned())]);
     assert_eq!(
-        with(&|facts| facts.authorities[0] = authority("aa", 7, &["s"])),
+        with(&|trust| trust.authorities[0] = authority("aa", 7, &["s"])),
         [(Rule::AuthorityExpires, "aa".to_owned())]
     );
     let followed =
-        |facts: &mut Facts| facts.authorities = vec![authority("aa", 7, &["s"]), authority("dd", 20, &["s"])];
+        |trust: &mut Trust| trust.authorities = vec![authority("aa", 7, &["s"]), authority("dd", 20, &["s"])];
     assert_eq!(with(&followed), []);
-    assert_eq!(with(&|facts| facts.servers = 2), [(Rule::AuthorityExpires, "aa".to_owned())], "one of two has none");
-    let differ = |facts: &mut Facts| facts.differing = vec!["spire-server-1".into()];
+    assert_eq!(with(&|trust| trust.servers = 2), [(Rule::AuthorityExpires, "aa".to_owned())], "one of two has none");
+    let differ = |trust: &mut Trust| trust.differing = vec!["spire-server-1".into()];
     assert_eq!(with(&differ), [(Rule::BundlesDiffer, "spire-server-1".to_owned())]);
 }
 
