@@ -87,7 +87,7 @@ pub(super) fn inner_exit(process: &Process<'_>, code: i32) -> End {
 pub(super) fn no_program(process: &Process<'_>, cluster: &Cluster, program: &str) -> End {
     let id = super::identity::uid_from(&format!("{}{program}", cluster.name)).replace('-', "");
     process.err(format!(
-        "error: Internal error occurred: Internal error occurred: error executing command in container: failed to exec in container: failed to start exec \"{id}\": \
+        "error: Internal error occurred: error executing command in container: failed to exec in container: failed to start exec \"{id}\": \
          OCI runtime exec failed: exec failed: unable to start container process: exec: \"{program}\": executable file not found in $PATH: unknown"
     ));
     End::Exit(1)
