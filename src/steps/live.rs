@@ -198,12 +198,11 @@ async fn versions_of(
     };
     let Some((first, others)) = pods.split_first() else { return Vec::new() };
     let version = ask(first).await;
-    let of_others = match &version {
-        Some(version) => vec![Some(version.clone()); others.len()],
-        None => {
-            let asked: Vec<_> = others.iter().map(|pod| ask(pod)).collect();
-            stream::iter(asked).buffered(reach::AT_ONCE).collect().await
-        }
+    let of_others = if version.is_some() {
+        vec![version.clone(); others.len()]
+    } else {
+        let asked: Vec<_> = others.iter().map(|pod| ask(pod)).collect();
+        stream::iter(asked).buffered(reach::AT_ONCE).collect().await
     };
     pods.into_iter().zip(std::iter::once(version).chain(of_others)).collect()
 }
@@ -261,7 +260,7 @@ mod tests {
             serde_json::from_value(json!({"metadata": {"name": name}, "status": {"containerStatuses": [status]}}))
                 .unwrap()
         };
-        let pods = [
+        let pods = vec![
             pod("a", "ghcr.io/spiffe/spire-agent@sha256:11", "running"),
             pod("b", "docker.io/library/import-2026-11-30@sha256:22", "running"),
             pod("c", "sha256:11", "running"),

@@ -67,14 +67,18 @@ fn headline(run: &Run, result: &RunResult) -> String {
     format!("{line}, in {took}")
 }
 
+/// A look at what is already so is worth a row if it held up what came after for this long.
+const LONG_LOOK_MS: u64 = 1_000;
+
 /// A row per step that did something, in the order in which they started. Nothing for a single one.
 fn timeline(run: &Run, result: &RunResult, style: Style, width: usize) -> String {
     let shown: BTreeSet<StepId> = result.changed.iter().chain(&result.passed).chain(&result.failed).copied().collect();
-    let rows: Vec<&Span> = run.spans.iter().filter(|span| shown.contains(&span.step)).collect();
+    let (path, path_ms) = run.critical_path();
+    let holds_up = |span: &Span| path.contains(&span.step) && span.took_ms >= LONG_LOOK_MS;
+    let rows: Vec<&Span> = run.spans.iter().filter(|span| shown.contains(&span.step) || holds_up(span)).collect();
     if rows.len() < 2 {
         return String::new();
     }
-    let (path, path_ms) = run.critical_path();
     let names = rows.iter().map(|span| span.step.as_str().len()).max().unwrap_or(0);
     let bars = width >= 24 + names + usize::try_from(BARS).unwrap_or(0);
     let mut text = String::from("\n     start     took\n");
@@ -89,7 +93,8 @@ fn timeline(run: &Run, result: &RunResult, style: Style, width: usize) -> String
         );
         let _ = writeln!(text, "{}", row.trim_end());
     }
-    let sum: u64 = rows.iter().map(|span| span.took_ms).sum();
+    let all = run.spans.iter().filter(|span| shown.contains(&span.step) || path.contains(&span.step));
+    let sum: u64 = all.map(|span| span.took_ms).sum();
     let _ = writeln!(
         text,
         "  * the longest chain: {} of {}; one after the other these steps take {}",

@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex};
 
 use indicatif::{ProgressDrawTarget, TermLike};
 
-use crate::engine::{Event, Sink};
+use crate::engine::{Event, Outcome, Sink};
 use crate::error::{Failure, Kind};
 use crate::plan::{Finding, Role, StepId};
 use crate::ui::style::Style;
 use crate::ui::testing::{
-    Pad, failure, interrupted, nothing_to_change, piped, plan, shown, success, tests, ui, unmet_need,
+    Pad, Recording, failure, interrupted, nothing_to_change, piped, plan, shown, success, tests, ui, unmet_need,
 };
 use crate::ui::tty::Live;
 use crate::ui::writer::Writer;
@@ -44,6 +44,26 @@ fn lines() {
     insta::assert_snapshot!("lines_interrupted", text(&interrupted()));
     insta::assert_snapshot!("lines_tests_passed", text(&tests(true)));
     insta::assert_snapshot!("lines_tests_failed", text(&tests(false)));
+}
+
+#[test]
+fn a_long_look_is_a_row_and_the_sum_is_no_less_than_the_chain() {
+    let events = Recording::of(plan())
+        .start(StepId::Cluster)
+        .at(14_000)
+        .same(StepId::Cluster, "2 of 2 nodes ready")
+        .start(StepId::Database)
+        .at(15_000)
+        .done(StepId::Database, "accepted a login")
+        .start(StepId::Spire)
+        .at(17_000)
+        .done(StepId::Spire, "revision 1 deployed")
+        .ended(Outcome::Ok, &[]);
+    let (_, told) = shown(piped(QUIET), &events);
+    let rows: Vec<&str> = told.lines().filter(|line| line.contains("  * ")).collect();
+    assert_eq!(rows.len(), 4, "{told}");
+    assert!(rows[0].contains("cluster") && rows[0].contains("14.0s"), "{told}");
+    assert!(rows[3].contains("17.0s of 17.0s; one after the other these steps take 17.0s"), "{told}");
 }
 
 #[test]
