@@ -152,7 +152,8 @@ async fn inside(
     let processes = async {
         tokio::join!(
             Live::look(cx),
-            written(cx),
+            database::login(cx),
+            database::migrations(cx),
             Box::pin(audit::audited(cx)),
             workload::holders(cx, cluster),
             releases(cx),
@@ -165,7 +166,7 @@ async fn inside(
         tokio::join!(Box::pin(objects), Box::pin(of_spire), Box::pin(processes), Box::pin(drift));
     let (nodes, pods, services, claims, namespaces, storage_classes, csi_drivers, webhooks, daemon_sets) = objects;
     let (server_set, server_conf, manager_conf, bundle_maps, spiffe_ids, monitors) = of_spire;
-    let (live, (login, row), audited, holders, releases, values, leftovers) = processes;
+    let (live, login, row, audited, holders, releases, values, leftovers) = processes;
     let svid = |holder: workload::Holder| Svid { pod: holder.pod.name_any(), update: holder.update };
     Evidence {
         nodes,
@@ -184,8 +185,8 @@ async fn inside(
         spiffe_ids,
         monitors: monitors.map_err(|failure| failure.in_one_line()),
         live: live.map_err(|failure| failure.in_one_line()),
-        login: Ok(login),
-        row,
+        login: Ok(login.map_err(|failure| failure.in_one_line())),
+        row: row.map_err(|failure| failure.in_one_line()),
         audited: audited.map_err(|failure| failure.in_one_line()),
         svids: holders.map(|all| all.into_iter().map(svid).collect()).map_err(|failure| failure.in_one_line()),
         releases: releases.map_err(|failure| failure.in_one_line()),
@@ -244,16 +245,6 @@ async fn bundle_maps(cluster: &Cluster, namespaces: [&str; 2]) -> Known<Vec<Bund
         }
     }
     Ok(maps)
-}
-
-/// Whether the data store accepts SPIRE's login, and the row of `migrations`, which can be read without one.
-async fn written(cx: &StepContext) -> (Result<(), String>, Known<(u32, String)>) {
-    let login = database::login(cx).await;
-    let row = match &login {
-        Ok(Some(row)) => Ok(row.clone()),
-        Ok(None) | Err(_) => database::migrations(cx).await.map_err(|failure| failure.in_one_line()),
-    };
-    (login.map(drop).map_err(|failure| failure.in_one_line()), row)
 }
 
 async fn releases(cx: &StepContext) -> Result<Vec<helm::Release>, Failure> {

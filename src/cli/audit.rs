@@ -36,7 +36,10 @@ enum Format {
 /// The cluster, or SPIRE in it, does not answer.
 pub async fn run(args: &AuditArgs, ui: &Ui, outside: &Outside) -> Result<ExitCode, Failure> {
     let session = Session::new(outside.lab.clone(), outside.world.clone(), outside.paths.clone());
-    let Audited { audit, .. } = Box::pin(audited(&observe::looking(&session, &outside.cancel))).await?;
+    let Audited { mut audit, .. } = Box::pin(audited(&observe::looking(&session, &outside.cancel))).await?;
+    if let Some(rehearsal) = &outside.rehearsal {
+        rehearsal.lines(audit.findings.iter_mut().filter_map(|finding| finding.next.as_mut()));
+    }
     let format = match args.format {
         None => AuditFormat::Text,
         Some(Format::Sarif) => AuditFormat::Sarif,

@@ -113,3 +113,22 @@ fn show(ui: &Ui, what: Drill, stake: &Stake, facts: &Facts) {
         ui.note(&format!("budget    the first SVID that a workload holds expires at {first:.0}, in {left} min"));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use crate::cli::Cli;
+
+    #[test]
+    fn what_can_be_chosen_is_named_where_nothing_was() {
+        for command in ["drill", "open"] {
+            let cli = Cli::command();
+            let choice = cli.find_subcommand(command).and_then(|found| found.get_positionals().next()).unwrap();
+            let all: Vec<String> =
+                choice.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
+            let named = choice.get_value_names().unwrap()[0].to_string();
+            assert_eq!(named, all.join("|"), "{command}");
+        }
+    }
+}

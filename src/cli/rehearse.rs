@@ -133,11 +133,9 @@ pub async fn command(
         // Whoever looks at a page is no part of the world, and lives in real time.
         tokio::time::resume();
     }
-    let code = on(command, global, ui, line, &stage.outside).await;
+    let code = stage.perform(command, global, ui, line).await;
     stage.keep()?;
-    code.map_err(|failure| {
-        stage.outside.rehearsal.iter().fold(failure, |failure, rehearsal| rehearsal.failure(failure))
-    })
+    code
 }
 
 /// up, status, down.
@@ -154,7 +152,7 @@ async fn story(args: &RehearseArgs, global: &Global, ui: &Ui, line: &str) -> Res
         (Command::Down { keep_cluster: false }, "down"),
     ] {
         ui.note(&format!("\n$ coastal {word}"));
-        let code = on(&command, global, ui, &format!("{line} {word}"), &stage.outside).await;
+        let code = stage.perform(&command, global, ui, &format!("{line} {word}")).await;
         if !matches!(code, Ok(ExitCode::Ok)) {
             stage.keep()?;
             return code;
@@ -219,6 +217,7 @@ enum Before {
 /// A rehearsal with the lab in it.
 struct Stage {
     rehearsal: Rehearsal,
+    rehearsed: Rehearsed,
     outside: Outside,
     is_new: bool,
     // Removed with everything in it when the rehearsal is over.
@@ -242,14 +241,15 @@ impl Stage {
             let state = directory.path().to_owned();
             (Some(directory), state)
         };
+        let rehearsed = Rehearsed::in_world(args.world.as_deref());
         let outside = Outside {
             lab,
             world: rehearsal.world(),
             paths: Paths::new(state),
             cancel: outside::stop_on_signals(),
-            rehearsal: Some(Rehearsed::in_world(args.world.as_deref())),
+            rehearsal: Some(rehearsed.clone()),
         };
-        Ok(Stage { rehearsal, outside, is_new, _directory: directory })
+        Ok(Stage { rehearsal, rehearsed, outside, is_new, _directory: directory })
     }
 
     async fn prepare(&self, before: Before, ui: &Ui) -> Result<(), Failure> {
@@ -320,6 +320,14 @@ impl Stage {
             self.rehearsal.suffer(&fault).await;
         }
         Ok(())
+    }
+
+    /// Runs the command; whatever it advises leads back to this world.
+    async fn perform(&self, command: &Command, global: &Global, ui: &Ui, line: &str) -> Result<ExitCode, Failure> {
+        let rehearsed = self.rehearsed.clone();
+        ui.advise_as(move |text| rehearsed.text(text));
+        let code = on(command, global, ui, line, &self.outside).await;
+        code.map_err(|failure| self.rehearsed.failure(failure))
     }
 
     fn keep(&self) -> Result<(), Failure> {

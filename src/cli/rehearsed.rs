@@ -29,14 +29,15 @@ impl Rehearsed {
         self.keeps
     }
 
-    /// The command that goes on where `line` stopped; nothing goes on in a world that is not kept. What was let go wrong
-    /// is in the world already.
+    /// The command that goes on where `line` stopped; nothing goes on in a world that is not kept. Where the world began,
+    /// and what was let go wrong, is in it already.
     #[must_use]
     pub fn again(&self, line: &str) -> Option<String> {
         let mut words = line.split(' ');
         let mut kept = vec!["coastal"];
         while let Some(word) = words.next() {
-            match word.strip_prefix("--fault") {
+            let flag = ["--fault", "--from"].iter().find_map(|flag| word.strip_prefix(flag));
+            match flag {
                 Some("") => drop(words.next()),
                 Some(joined) if joined.starts_with('=') => {}
                 _ => kept.push(word),
@@ -56,7 +57,8 @@ impl Rehearsed {
             let after = &from[NAME.len()..];
             led.push_str(before);
             let is_command = led.is_empty() || led.ends_with('`');
-            let leads_here = after.starts_with("rehearse") || after.starts_with('-');
+            let leads_here =
+                ["rehearse", "--rehearse", "--help", "--version"].iter().any(|word| after.starts_with(word));
             if is_command && !leads_here {
                 led.push_str(&self.prefix);
                 led.push(' ');
@@ -76,7 +78,8 @@ impl Rehearsed {
         failure
     }
 
-    fn lines(&self, lines: &mut [String]) {
+    /// Advice, line by line.
+    pub fn lines<'a>(&self, lines: impl IntoIterator<Item = &'a mut String>) {
         for line in lines {
             *line = self.text(line);
         }
@@ -91,10 +94,8 @@ impl Rehearsed {
                 if let Some(failure) = &mut result.failure {
                     self.lines(&mut failure.next);
                     if !self.keeps {
-                        failure.next.push(
-                            "this world is gone now: with `rehearse --world FILE` it is kept, and gone on in"
-                                .to_owned(),
-                        );
+                        let gone = "this world is gone now: with `rehearse --world FILE` it is kept, and gone on in";
+                        failure.next.push(gone.to_owned());
                     }
                 }
             }

@@ -76,18 +76,18 @@ pub fn parse(name: &str, text: &str, file: Option<PathBuf>, directory: PathBuf) 
 fn read(source: &Source, file: Option<PathBuf>, base: &Base) -> Option<Lab> {
     let (user, errors) = DeTable::parse_recoverable(source.text());
     if !errors.is_empty() {
-        let mut told = BTreeSet::new();
+        let (mut told, mut yaml) = (BTreeSet::new(), false);
         for error in errors {
             let place: Option<Place> = error.span().map(|span| source.place(&span));
-            // What follows on the same line is about the parser's guesses.
-            if place.is_none_or(|place| told.insert(place.line)) {
-                let line = place.and_then(|place| source.text().lines().nth(place.line - 1)).unwrap_or_default();
-                let words = likely(line).unwrap_or_else(|| error.message().replace('\n', "; "));
-                source.problem(place, "", format!("not TOML: {words}"));
-                if looks_like_yaml(line) {
-                    break;
-                }
+            let line = place.and_then(|place| source.text().lines().nth(place.line - 1)).unwrap_or_default();
+            // What follows on the same line is about the parser's guesses, and YAML is told once.
+            if place.is_some_and(|place| !told.insert(place.line)) || (yaml && looks_like_yaml(line)) {
+                continue;
             }
+            yaml |= looks_like_yaml(line);
+            let words = error.message();
+            let meant = likely(line).filter(|_| !words.contains("duplicate"));
+            source.problem(place, "", format!("not TOML: {}", meant.unwrap_or_else(|| words.replace('\n', "; "))));
         }
         // What could be recovered is a guess; problems found in it would be about the guess.
         return None;
@@ -103,10 +103,13 @@ fn likely(line: &str) -> Option<String> {
         return Some("this looks like YAML: TOML has `key = value` below `[table]`".to_owned());
     }
     let (key, value) = line.split_once('=')?;
-    let value = value.split('#').next()?.trim();
-    let bare = value.starts_with(|first: char| first.is_alphanumeric() || "./~>^<".contains(first));
-    let whole = !value.contains(['"', '\'', '[', '{']);
-    (bare && whole).then(|| format!("text stands in quotes: `{} = \"{value}\"`", key.trim()))
+    let (key, value) = (key.trim(), value.split('#').next()?.trim());
+    let is_key = !key.is_empty() && key.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c));
+    let is_bare = value.starts_with(|first: char| first.is_alphanumeric() || "./~>^<".contains(first))
+        && !value.contains(['"', '\'', '[', '{']);
+    let is_text = value.contains(|c: char| c.is_alphabetic()) || value.matches('.').count() > 1;
+    let is_other = ["true", "false", "nan", "inf"].contains(&value.to_lowercase().as_str());
+    (is_key && is_bare && is_text && !is_other).then(|| format!("text stands in quotes: `{key} = \"{value}\"`"))
 }
 
 fn looks_like_yaml(line: &str) -> bool {
@@ -114,5 +117,5 @@ fn looks_like_yaml(line: &str) -> bool {
     let key = line.split(':').next().unwrap_or_default();
     let rest = &line[key.len()..];
     let is_key = !key.is_empty() && key.chars().all(|c| c.is_alphanumeric() || "-_".contains(c));
-    line == "---" || (is_key && (rest == ":" || rest.starts_with(": ")))
+    line == "---" || (is_key && !line.contains('\\') && (rest == ":" || rest.starts_with(": ")))
 }

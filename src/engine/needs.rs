@@ -103,14 +103,17 @@ pub(super) fn unmet(missing: &[(&Step, Result<Finding, Failure>)]) -> Failure {
         }
     };
     for (step, seen) in missing {
-        let next = match seen {
-            Err(cause) if !cause.next.is_empty() => cause.next.clone(),
-            Ok(_) | Err(_) => vec![format!("`{}`", command_for(step.id))],
-        };
-        for line in next {
-            // A command that makes several steps comes after those that the last of them rests on.
-            failure.next.retain(|other| *other != line);
-            failure.next.push(line);
+        match seen {
+            Err(cause) if !cause.next.is_empty() => {
+                let new: Vec<_> = cause.next.iter().filter(|line| !failure.next.contains(line)).cloned().collect();
+                failure.next.extend(new);
+            }
+            Ok(_) | Err(_) => {
+                // A command that makes several steps comes after those that the last of them rests on.
+                let line = format!("`{}`", command_for(step.id));
+                failure.next.retain(|other| *other != line);
+                failure.next.push(line);
+            }
         }
     }
     failure

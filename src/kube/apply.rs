@@ -55,6 +55,12 @@ impl Cluster {
         match self.send(object, false).await? {
             Err(error) if is_job(object) && is_immutable(&error) => {
                 let api = self.api_of(object).await?;
+                let live = api.get_opt(&object.name_any()).await.map_err(|error| refused(object, &error))?;
+                if live.is_some_and(|live| live.labels().get(Lab::LABEL) != object.labels().get(Lab::LABEL)) {
+                    return Err(
+                        refused(object, &error).fact("it is somebody else's: it does not carry the lab's label")
+                    );
+                }
                 self.delete_named(api, &object.name_any(), &name_of(object), patience).await?;
                 self.apply_one(object, false).await.map(|_| ())
             }
@@ -166,9 +172,13 @@ fn is_job(object: &DynamicObject) -> bool {
     object.types.as_ref().is_some_and(|types| types.api_version == "batch/v1" && types.kind == "Job")
 }
 
-/// Whether the server refuses to change a field that is fixed when an object is made.
+/// Whether all that the server refuses is to change a field that is fixed when an object is made. Several reasons it
+/// writes as a list: `is invalid: [..., ...]`.
 fn is_immutable(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.reason == "Invalid" && status.message.contains("field is immutable"))
+    let kube::Error::Api(status) = error else { return false };
+    status.reason == "Invalid"
+        && status.message.ends_with("field is immutable")
+        && !status.message.contains("is invalid: [")
 }
 
 fn as_value(object: &DynamicObject) -> Value {

@@ -32,12 +32,42 @@ fn brief(message: &str) -> String {
     const VALUE: &str = "Invalid value: ";
     /// As much of a value as a person reads.
     const MOST: usize = 120;
-    let Some((before, rest)) = message.split_once(VALUE) else { return message.to_owned() };
-    let Some((value, reason)) = rest.rsplit_once(": ").filter(|(value, _)| value.len() > MOST) else {
-        return message.to_owned();
-    };
-    let kind = value.split('{').next().filter(|kind| kind.len() < MOST).unwrap_or_default();
-    format!("{before}{VALUE}{kind}{{…}}: {reason}")
+    let mut told = String::new();
+    let mut rest = message;
+    while let Some((before, value)) = rest.split_once(VALUE) {
+        told += before;
+        told += VALUE;
+        rest = value;
+        let name = value.split('{').next().unwrap_or_default();
+        let is_go = !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || "._*&[]".contains(c));
+        if let Some(end) = closing(&value[name.len()..]).filter(|end| is_go && *end > MOST) {
+            told += name;
+            told += "{…}";
+            rest = &value[name.len() + end..];
+        }
+    }
+    told + rest
+}
+
+/// Where the brace that `text` begins with is closed: the byte behind it. Braces in quotes do not count.
+fn closing(text: &str) -> Option<usize> {
+    let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
+    for (at, c) in text.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            '{' if !quoted => depth += 1,
+            '}' if !quoted => {
+                depth = depth.checked_sub(1)?;
+                if depth == 0 {
+                    return Some(at + 1);
+                }
+            }
+            _ => {}
+        }
+    }
+    None
 }
 
 /// What a person types to see more of an object, as a next step: `args` is what follows `kubectl`.
@@ -78,8 +108,14 @@ mod tests {
         let told =
             "Job.batch \"check\" is invalid: spec.template: Invalid value: core.PodTemplateSpec{…}: field is immutable";
         assert_eq!(brief(&said), told);
-        for short in
-            ["pods is forbidden: no", "x is invalid: metadata.name: Invalid value: \"A\": a lowercase name", ""]
+        let two = |value: &str| {
+            format!(
+                "w is invalid: [a: Invalid value: \"A\": lower case, b: Invalid value: {value}: wrong, c: Required value]"
+            )
+        };
+        assert_eq!(brief(&two(&go)), two("core.PodTemplateSpec{…}"));
+        let long_reason = format!("a: Invalid value: \"A\": {}: what", "must be lower case, ".repeat(20));
+        for short in ["pods is forbidden: no", &two("B"), &long_reason, "Invalid value: x{\"}", "Invalid value: }{", ""]
         {
             assert_eq!(brief(short), short);
         }

@@ -22,12 +22,6 @@ pub fn short_hash(identity: &str, length: usize) -> String {
         .collect()
 }
 
-/// The digest of an image, as a node tells it of a container that runs.
-#[must_use]
-pub fn image_id(image: &str) -> String {
-    format!("sha256:{}", hex(image, 32))
-}
-
 fn hex(identity: &str, bytes: usize) -> String {
     Sha256::digest(identity).iter().take(bytes).fold(String::new(), |mut hex, byte| {
         // Writing to a String cannot fail.

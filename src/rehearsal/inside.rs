@@ -382,9 +382,7 @@ fn query(process: &Process<'_>, spire: &mut spire::Spire, home: &str, argv: &[&s
     let trust_domain = query.split("spiffe://").nth(1).and_then(|rest| rest.split('\'').next()).unwrap_or_default();
     if bare && query.contains("select 1") {
         process.out("1");
-        if !query.contains("from migrations") {
-            return Ok(());
-        }
+        return Ok(());
     }
     if bare && query.contains("delete from bundles") {
         // The servers' own knowledge of it is in their memory: they have to be down.

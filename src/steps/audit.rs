@@ -34,9 +34,12 @@ pub async fn audited(cx: &StepContext) -> Result<Audited, Failure> {
         registrations::each(cx, move |entry| into.lock().unwrap_or_else(PoisonError::into_inner).entry(&entry)).await?;
         let auditor =
             Arc::into_inner(auditor).ok_or_else(|| Failure::unexpected("the entries are still being read"))?;
-        Ok((auditor.into_inner().unwrap_or_else(PoisonError::into_inner), agents))
+        Ok::<_, Failure>((auditor.into_inner().unwrap_or_else(PoisonError::into_inner), agents))
     };
-    let ((auditor, agents), trust) = tokio::try_join!(Box::pin(entries), Box::pin(inspect::trust(cx)))?;
+    let (entries, trust) = tokio::join!(Box::pin(entries), Box::pin(inspect::trust(cx)));
+    // Where no server answers both fail, and what is said of the servers says why.
+    let trust = trust?;
+    let (auditor, agents) = entries?;
     let (authorities, holders_known) = (trust.authorities.clone(), trust.holders_known);
     Ok(Audited { audit: auditor.finish(trust), agents, authorities, holders_known })
 }

@@ -16,7 +16,6 @@ use crate::plan::Finding;
 use crate::spire::bundles::Keys;
 use crate::steps::addons::{found_by, gone};
 use crate::steps::{manifests, reach, release};
-use crate::tools::CommandError;
 
 /// The database's pod.
 pub(super) const POD: &str = "spire-db-0";
@@ -24,9 +23,9 @@ pub(super) const POD: &str = "spire-db-0";
 pub(super) const CONTAINER: &str = "postgres";
 /// The claim of its volume.
 pub(super) const CLAIM: &str = "data-spire-db-0";
-/// As SPIRE logs in: by name, over the network, with the password (on its own loopback PostgreSQL asks for none). Then
-/// what [`MIGRATIONS`] asks, in the same breath; a data store that SPIRE has not written to yet has no such table.
-const LOGIN: &str = r#"PGPASSWORD="$POSTGRES_PASSWORD" psql -h spire-db -U "$POSTGRES_USER" -d "$POSTGRES_DB" -tA -c 'select 1' -c 'select version, code_version from migrations'"#;
+/// As SPIRE logs in: by name, over the network, with the password (on its own loopback PostgreSQL asks for none).
+const LOGIN: &str =
+    r#"PGPASSWORD="$POSTGRES_PASSWORD" psql -h spire-db -U "$POSTGRES_USER" -d "$POSTGRES_DB" -tAc 'select 1'"#;
 
 const MIGRATIONS: &str =
     r#"psql -U "$POSTGRES_USER" -d "$POSTGRES_DB" -tAc 'select version, code_version from migrations'"#;
@@ -138,7 +137,7 @@ impl Body for Up {
             return Ok(Finding::Missing(format!("Secret {} is not there", DatabaseSpec::SECRET)));
         }
         Ok(match login(cx).await {
-            Ok(_) => Finding::Satisfied("accepts SPIRE's login".into()),
+            Ok(()) => Finding::Satisfied("accepts SPIRE's login".into()),
             Err(failure) => Finding::Differs(failure.message),
         })
     }
@@ -158,7 +157,7 @@ impl Body for Up {
         cluster.rolled_out(Rollout::StatefulSet, namespace, DatabaseSpec::NAME, &cx.patience()).await?;
         loop {
             match login(cx).await {
-                Ok(_) => return Ok("accepts SPIRE's login".into()),
+                Ok(()) => return Ok("accepts SPIRE's login".into()),
                 Err(failure) if failure.kind == Kind::Interrupted => return Err(failure),
                 Err(failure) if cx.remaining() < Duration::from_secs(2) => {
                     let refused = failure.facts.iter().any(|fact| fact.contains("password authentication failed"));
@@ -230,15 +229,12 @@ pub async fn migrations(cx: &StepContext) -> Result<(u32, String), Failure> {
     let namespace = &cx.session.lab.spire.server_namespace;
     let output = reach::exec(cx, namespace, POD, CONTAINER, &["sh", "-c", MIGRATIONS]).await?;
     let row = output.stdout.trim();
-    migrations_in(row).ok_or_else(|| {
-        Failure::tool(format!("the row of `migrations` reads `{row}`"))
-            .next("`coastal logs server` shows whether SPIRE has written to the data store yet")
-    })
-}
-
-fn migrations_in(row: &str) -> Option<(u32, String)> {
-    let (schema, code_version) = row.split_once('|')?;
-    Some((schema.trim().parse().ok()?, code_version.trim().to_owned()))
+    row.split_once('|')
+        .and_then(|(schema, code)| Some((schema.trim().parse().ok()?, code.trim().to_owned())))
+        .ok_or_else(|| {
+            Failure::tool(format!("the row of `migrations` reads `{row}`"))
+                .next("`coastal logs server` shows whether SPIRE has written to the data store yet")
+        })
 }
 
 /// What is in the data store: whether it has a bundle, and how many registration entries.
@@ -258,24 +254,19 @@ async fn secret(cx: &StepContext, cluster: &Cluster) -> Result<Option<Secret>, F
     cluster.get(&cx.session.lab.spire.server_namespace, DatabaseSpec::SECRET).await
 }
 
-/// Logs in as SPIRE does. Returns what [`migrations`] would, if SPIRE has written to the data store yet.
+/// Logs in as SPIRE does.
 ///
 /// # Errors
 /// The login is refused, or nobody answers.
-pub async fn login(cx: &StepContext) -> Result<Option<(u32, String)>, Failure> {
+pub async fn login(cx: &StepContext) -> Result<(), Failure> {
     let namespace = &cx.session.lab.spire.server_namespace;
-    let said = reach::exec(cx, namespace, POD, CONTAINER, &["sh", "-c", LOGIN]).await;
-    let words = match &said {
-        // Who was let in and found no table has logged in.
-        Ok(output) | Err(CommandError::Exit { output, .. }) => output.stdout.clone(),
-        Err(_) => String::new(),
-    };
-    let mut rows = words.lines().map(str::trim);
-    match (rows.next(), said) {
-        (Some("1"), _) => Ok(rows.next().and_then(migrations_in)),
-        (_, Err(error)) => Err(error.into()),
-        (other, Ok(_)) => Err(Failure::tool("the data store does not answer `select 1` with 1")
-            .fact(format!("it answered `{}`", other.unwrap_or_default()))),
+    let output = reach::exec(cx, namespace, POD, CONTAINER, &["sh", "-c", LOGIN]).await?;
+    match output.stdout.trim() {
+        "1" => Ok(()),
+        other => {
+            Err(Failure::tool("the data store does not answer `select 1` with 1")
+                .fact(format!("it answered `{other}`")))
+        }
     }
 }
 

@@ -1,8 +1,5 @@
 //! What runs of SPIRE: each process' version, and the versions that the templates ask for.
 
-use std::collections::BTreeMap;
-
-use futures::future::join_all;
 use futures::stream::{self, StreamExt};
 use k8s_openapi::api::apps::v1::{DaemonSet, StatefulSet};
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
@@ -152,59 +149,14 @@ async fn versions(cx: &StepContext, cluster: &Cluster, part: &Part) -> Result<Ve
     let pods = pods(cluster, namespace, part.selector).await?;
     // One on its way out does not count any more; the test pods of the chart are no agents.
     let pods = pods.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none() && has(pod, part.container));
-    let groups = by_program(pods, part.container);
-    let told = join_all(groups.into_iter().map(|pods| versions_of(cx, namespace, part, pods))).await;
-    let mut versions: Vec<_> = told.into_iter().flatten().collect();
-    versions.sort();
-    Ok(versions)
-}
-
-/// Pods whose containers run the same image, by its digest, run the same program: one of them is asked, and not a
-/// thousand agents. Where the node does not tell the digest, or the container does not run, each pod is asked.
-fn by_program(pods: impl Iterator<Item = Pod>, container: &str) -> Vec<Vec<String>> {
-    let mut alike: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    let mut others = Vec::new();
-    for pod in pods {
-        match digest_of(&pod, container) {
-            Some(digest) => alike.entry(digest).or_default().push(pod.name_any()),
-            None => others.push(vec![pod.name_any()]),
-        }
-    }
-    alike.into_values().chain(others).collect()
-}
-
-/// The digest of the image that a container runs; `None` if it does not run. A node names images with or without
-/// their repositories: `ghcr.io/spiffe/spire-server@sha256:…`, `sha256:…`.
-fn digest_of(pod: &Pod, container: &str) -> Option<String> {
-    let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
-    let status = statuses.iter().find(|status| status.name == container)?;
-    status.state.as_ref()?.running.as_ref()?;
-    let (_, digest) = status.image_id.rsplit_once("sha256:")?;
-    Some(digest.to_owned())
-}
-
-/// The version of pods that run the same program: the first one's. If that one does not answer, each is asked, at
-/// once: a node that has died lets every question to it wait.
-async fn versions_of(
-    cx: &StepContext,
-    namespace: &str,
-    part: &Part,
-    pods: Vec<String>,
-) -> Vec<(String, Option<Version>)> {
-    let ask = async |pod: &str| {
-        let said = reach::exec(cx, namespace, pod, part.container, &[part.program, "--version"]).await.ok()?;
+    let asked = pods.map(|pod| async move {
+        let name = pod.name_any();
+        let said = reach::exec(cx, namespace, &name, part.container, &[part.program, "--version"]).await;
         // SPIRE prints its version on standard error.
-        version_in(&said.stderr).or_else(|| version_in(&said.stdout))
-    };
-    let Some((first, others)) = pods.split_first() else { return Vec::new() };
-    let version = ask(first).await;
-    let of_others = if version.is_some() {
-        vec![version.clone(); others.len()]
-    } else {
-        let asked: Vec<_> = others.iter().map(|pod| ask(pod)).collect();
-        stream::iter(asked).buffered(reach::AT_ONCE).collect().await
-    };
-    pods.into_iter().zip(std::iter::once(version).chain(of_others)).collect()
+        let version = said.ok().and_then(|said| version_in(&said.stderr).or_else(|| version_in(&said.stdout)));
+        (name, version)
+    });
+    Ok(stream::iter(asked.collect::<Vec<_>>()).buffered(reach::AT_ONCE).collect().await)
 }
 
 /// The pods of a selector.
@@ -251,37 +203,6 @@ mod tests {
         assert!(!live(&one, &[]).is_settled());
         assert!(!live(&[version.clone(), None], &one).is_settled());
         assert!(!live(&one, &[Some(Version::new(1, 7, 2))]).is_settled());
-    }
-
-    #[test]
-    fn pods_of_one_image_are_asked_once() {
-        let pod = |name: &str, image: &str, state: &str| -> Pod {
-            let status = json!({"name": "spire-agent", "image": "a:1", "imageID": image, "ready": true, "restartCount": 0, "state": {state: {}}});
-            serde_json::from_value(json!({"metadata": {"name": name}, "status": {"containerStatuses": [status]}}))
-                .unwrap()
-        };
-        let pods = vec![
-            pod("a", "ghcr.io/spiffe/spire-agent@sha256:11", "running"),
-            pod("b", "docker.io/library/import-2026-11-30@sha256:22", "running"),
-            pod("c", "sha256:11", "running"),
-            pod("crashed", "sha256:11", "waiting"),
-            pod("unnamed", "", "running"),
-            pod("unnamed too", "", "running"),
-            serde_json::from_value(json!({"metadata": {"name": "new"}})).unwrap(),
-        ];
-        let groups = by_program(pods.into_iter(), "spire-agent");
-        let named = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
-        assert_eq!(
-            groups,
-            [
-                named(&["a", "c"]),
-                named(&["b"]),
-                named(&["crashed"]),
-                named(&["unnamed"]),
-                named(&["unnamed too"]),
-                named(&["new"])
-            ]
-        );
     }
 
     #[test]

@@ -35,7 +35,7 @@ mod xml;
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use indicatif::ProgressDrawTarget;
 use jiff::Timestamp;
@@ -91,7 +91,11 @@ pub struct Ui {
     err: Writer,
     input: Mutex<Box<dyn BufRead + Send>>,
     reports: Reports,
+    wording: OnceLock<Box<Wording>>,
 }
+
+/// Puts advice into other words.
+type Wording = dyn Fn(&str) -> String + Send + Sync;
 
 impl Ui {
     /// On this process' standard streams.
@@ -114,13 +118,23 @@ impl Ui {
         input: Box<dyn BufRead + Send>,
     ) -> Self {
         let (out, err) = (Writer::new(out), Writer::new(err));
-        Ui { terminal, out, err, input: Mutex::new(input), reports: Reports::default() }
+        Ui { terminal, out, err, input: Mutex::new(input), reports: Reports::default(), wording: OnceLock::new() }
     }
 
     /// With reports of every run.
     #[must_use]
     pub fn with_reports(self, reports: Reports) -> Self {
         Ui { reports, ..self }
+    }
+
+    /// From now on what to do next is said in these words: a rehearsal's commands lead back to it.
+    pub fn advise_as(&self, wording: impl Fn(&str) -> String + Send + Sync + 'static) {
+        // A process rehearses once.
+        let _ = self.wording.set(Box::new(wording));
+    }
+
+    fn advised(&self, text: &str) -> String {
+        self.wording.get().map_or_else(|| text.to_owned(), |wording| wording(text))
     }
 
     /// The reports that are wanted of every run.
@@ -341,7 +355,7 @@ impl Ui {
     /// The next useful commands, on standard error. With JSON they are part of the result.
     pub fn next(&self, commands: &[String]) {
         if !self.is_json() {
-            let lines: Vec<String> = commands.iter().map(|command| format!("`{command}`")).collect();
+            let lines: Vec<String> = commands.iter().map(|command| format!("`{}`", self.advised(command))).collect();
             self.err.write(&failure::next(&lines, self.err_style()));
         }
     }
@@ -349,7 +363,8 @@ impl Ui {
     /// What helps against something that was warned of, in sentences.
     pub fn advice(&self, sentences: &[String]) {
         if !self.is_json() {
-            self.err.write(&failure::next(sentences, self.err_style()));
+            let sentences: Vec<String> = sentences.iter().map(|sentence| self.advised(sentence)).collect();
+            self.err.write(&failure::next(&sentences, self.err_style()));
         }
     }
 

@@ -73,6 +73,9 @@ const LONG_LOOK_MS: u64 = 1_000;
 /// A row per step that did something, in the order in which they started. Nothing for a single one.
 fn timeline(run: &Run, result: &RunResult, style: Style, width: usize) -> String {
     let shown: BTreeSet<StepId> = result.changed.iter().chain(&result.passed).chain(&result.failed).copied().collect();
+    if shown.is_empty() {
+        return String::new();
+    }
     let (path, path_ms) = run.critical_path();
     let holds_up = |span: &Span| path.contains(&span.step) && span.took_ms >= LONG_LOOK_MS;
     let rows: Vec<&Span> = run.spans.iter().filter(|span| shown.contains(&span.step) || holds_up(span)).collect();

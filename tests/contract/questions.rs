@@ -40,9 +40,9 @@ impl Stage {
     }
 }
 
-/// As the database's steps put it.
-const LOGIN: &str = r#"PGPASSWORD="$POSTGRES_PASSWORD" psql -h spire-db -U "$POSTGRES_USER" -d "$POSTGRES_DB" -tA -c 'select 1' -c 'select version, code_version from migrations'"#;
-/// The same, without a login.
+/// `select version, code_version …` and `select 1` as the database's steps put them.
+const LOGIN: &str =
+    r#"PGPASSWORD="$POSTGRES_PASSWORD" psql -h spire-db -U "$POSTGRES_USER" -d "$POSTGRES_DB" -tAc 'select 1'"#;
 const MIGRATIONS: &str =
     r#"psql -U "$POSTGRES_USER" -d "$POSTGRES_DB" -tAc 'select version, code_version from migrations'"#;
 

@@ -276,6 +276,27 @@ async fn a_job_that_is_to_run_something_else_is_made_anew() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_job_of_somebody_else_is_left_alone() {
+    let w = world().await;
+    let job = |image: &str| {
+        format!(
+            "apiVersion: batch/v1\nkind: Job\nmetadata: {{name: check, namespace: default}}\nspec:\n  template:\n    \
+             spec: {{restartPolicy: Never, containers: [{{name: check, image: '{image}'}}]}}\n"
+        )
+    };
+    let theirs = parse("test", &job("x:1")).unwrap();
+    w.patient(30, async |patience| w.cluster.apply(&theirs, patience).await).await.unwrap();
+    let first = w.api::<Job>().get("check").await.unwrap().uid();
+    let applied = w.patient(30, async |patience| w.cluster.apply(&marked(&job("x:2")), patience).await).await;
+    let failure = applied.unwrap_err();
+    assert!(
+        failure.message.contains("field is immutable") && failure.facts[0].contains("somebody else's"),
+        "{failure:?}"
+    );
+    assert_eq!(w.api::<Job>().get("check").await.unwrap().uid(), first);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_kept_world_goes_on_where_it_was() {
     let w = world().await;
     w.apply(&deployment("web", 2, "100m")).await;

@@ -11,7 +11,6 @@ use tokio::time::{Duration, Instant};
 
 use super::fate::{Crash, Kubelet, PodFate, Probe, Readiness};
 use super::{lifecycle, pods};
-use crate::rehearsal::identity;
 use crate::rehearsal::object::{condition, items, number, set, set_condition, text};
 use crate::rehearsal::store::{Key, Store};
 
@@ -333,11 +332,8 @@ impl Pod<'_> {
                         let before =
                             items(pod, list).find(|status| text(status, "/name") == name).unwrap_or(&Value::Null);
                         let (state, ready) = state(name, initial, before);
-                        let image = text(container, "/image");
-                        let pulled = state.get("waiting").is_none();
-                        let image_id = if pulled { identity::image_id(image) } else { String::new() };
                         let mut status = json!({
-                            "name": name, "image": image, "imageID": image_id, "state": state, "ready": ready,
+                            "name": name, "image": container["image"], "imageID": "", "state": state, "ready": ready,
                             "started": ready, "restartCount": number(before, "/restartCount", 0),
                         });
                         if let Some(last) = before.get("lastState") {
