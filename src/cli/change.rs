@@ -15,7 +15,7 @@ use crate::spire::path::{Answer, BackupFacts, Hop, Order, Outcome, Size, what_if
 use crate::spire::policy::Target;
 use crate::steps::dump::{self, Dump};
 use crate::steps::live::{self, Live};
-use crate::steps::{reach, unfinished};
+use crate::steps::{reach, spire, unfinished};
 use crate::ui::Ui;
 
 /// Changes the versions that run.
@@ -41,8 +41,11 @@ pub(super) async fn run(
     let mut options = args.options(dumps.into_iter().map(facts).collect())?;
     options.size = Size { servers: u64::from(outside.lab.spire.servers), nodes: running.agents.len() as u64 };
     let mut outcome = what_if(&seen, &target, &args.to, &args.chart, &options);
-    if let (Answer::NothingToDo, Target::Known(release), false) = (outcome.verdict, &target, running.is_settled()) {
-        // The versions are right, but what should run is not what runs: an earlier change stopped half-way.
+    if let (Answer::NothingToDo, Target::Known(release)) = (outcome.verdict, &target)
+        && !(running.is_settled() && spire::agents_serve(&cx).await?)
+    {
+        // The versions are right, but what should run is not what runs, or does not serve: an earlier change stopped
+        // half-way, or at its last gate.
         outcome.verdict = Answer::Allowed;
         outcome.hops = vec![settling(&running, release.version().clone())];
     }

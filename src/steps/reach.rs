@@ -11,7 +11,7 @@ use crate::engine::StepContext;
 use crate::error::{Failure, Kind, io_failure};
 use crate::files;
 use crate::kube::{Cluster, api_failure};
-use crate::tools::{CommandError, Target, docker, helm::Helm, kind};
+use crate::tools::{CommandError, Target, Tool, docker, helm::Helm, kind, versions};
 
 /// So many pods are asked at once: each question is a process of its own, and there may be a thousand agents.
 pub const AT_ONCE: usize = 16;
@@ -122,7 +122,20 @@ async fn kind_presence(cx: &StepContext, name: &str) -> Result<Presence, Failure
 }
 
 async fn clusters(cx: &StepContext) -> Result<Vec<String>, Failure> {
-    Ok(kind::parse_clusters(&cx.run(&kind::get_clusters()).await?))
+    match cx.run(&kind::get_clusters()).await {
+        Ok(output) => Ok(kind::parse_clusters(&output)),
+        Err(CommandError::NotFound { tool }) => Err(missing(cx, tool)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Where one tool is missing others may be, too: told at once, not one at each attempt.
+fn missing(cx: &StepContext, tool: Tool) -> Failure {
+    let runner = &cx.session.world.runner;
+    let found = Tool::ALL.into_iter().filter(|other| *other == tool || runner.locate(*other).is_none());
+    let found = found.map(|tool| (tool, Err(CommandError::NotFound { tool }))).collect();
+    let judged = versions::judge(&cx.session.lab.tools, &found);
+    judged.err().unwrap_or_else(|| CommandError::NotFound { tool }.into())
 }
 
 async fn connect(cx: &StepContext, kubeconfig: &str, context: &str) -> Result<Cluster, Failure> {

@@ -237,6 +237,15 @@ impl Body for Agents {
     }
 }
 
+/// Whether every agent serves the Workload API now.
+///
+/// # Errors
+/// The agents cannot be listed.
+pub async fn agents_serve(cx: &StepContext) -> Result<bool, Failure> {
+    let (serving, wanted, _) = Agents::ask(cx, &reach::cluster(cx).await?).await?;
+    Ok(serving == wanted)
+}
+
 /// Waits until every agent serves the Workload API.
 ///
 /// # Errors

@@ -183,6 +183,15 @@ fn a_dry_run_and_a_plan_show_and_touch_nothing() {
 }
 
 #[test]
+fn a_last_gate_that_was_not_passed_is_not_forgotten() {
+    let lab = TestLab::new();
+    let change = format!("{RUN} --fault agent-never-ready=1.8.0 upgrade --to 1.8.0");
+    assert_eq!(ended(&lab.coastal(&change).ends(5), "step-failed"), ["hop-1-agents-gate"]);
+    // The versions are right by now, and yet there is something to do: new pods get no SVID.
+    assert_eq!(ended(&lab.coastal(&change).ends(6), "step-failed"), ["hop-1-servers-gate"]);
+}
+
+#[test]
 fn lab_toml_is_written_when_it_is_asked_for() {
     let lab = TestLab::new();
     let file = lab.write("lab.toml", "schema = 1\n[spire]\nserver-version = \"1.7.2\" # pinned\n");
