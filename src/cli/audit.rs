@@ -36,17 +36,14 @@ enum Format {
 /// The cluster, or SPIRE in it, does not answer.
 pub async fn run(args: &AuditArgs, ui: &Ui, outside: &Outside) -> Result<ExitCode, Failure> {
     let session = Session::new(outside.lab.clone(), outside.world.clone(), outside.paths.clone());
-    let Audited { mut audit, .. } = Box::pin(audited(&observe::looking(&session, &outside.cancel))).await?;
-    if let Some(rehearsal) = &outside.rehearsal {
-        rehearsal.lines(audit.findings.iter_mut().filter_map(|finding| finding.next.as_mut()));
-    }
+    let Audited { audit, .. } = Box::pin(audited(&observe::looking(&session, &outside.cancel))).await?;
     let format = match args.format {
         None => AuditFormat::Text,
         Some(Format::Sarif) => AuditFormat::Sarif,
         Some(Format::Junit) => AuditFormat::Junit,
     };
     let file = session.lab.file.as_ref().map_or_else(|| "lab.toml".to_owned(), |file| file.display().to_string());
-    ui.audit(&audit, format, args.strict, &file);
     let failed = audit.count(Level::Error) > 0 || (args.strict && audit.count(Level::Warning) > 0);
+    ui.audit(audit, format, args.strict, &file);
     Ok(if failed { ExitCode::CheckFailed } else { ExitCode::Ok })
 }

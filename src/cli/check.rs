@@ -123,13 +123,11 @@ pub async fn run(
     if outside.cancel.is_cancelled() {
         return Err(Failure::interrupted());
     }
-    let mut report = Report::of(&checks, &evidence);
-    if let Some(rehearsal) = &outside.rehearsal {
-        rehearsal.lines(report.answers.iter_mut().flat_map(|answer| &mut answer.next));
-    }
+    let report = Report::of(&checks, &evidence);
     let file = session.lab.file.as_ref().map_or_else(|| "lab.toml".to_owned(), |file| file.display().to_string());
-    ui.checks(&report, &checks, format, args.strict, &file);
-    Ok(if report.is_failed(args.strict) { ExitCode::CheckFailed } else { ExitCode::Ok })
+    let failed = report.is_failed(args.strict);
+    ui.checks(report, &checks, format, args.strict, &file);
+    Ok(if failed { ExitCode::CheckFailed } else { ExitCode::Ok })
 }
 
 /// Shows what would be mended, asks, and does it. Whether anything was done.

@@ -217,7 +217,6 @@ enum Before {
 /// A rehearsal with the lab in it.
 struct Stage {
     rehearsal: Rehearsal,
-    rehearsed: Rehearsed,
     outside: Outside,
     is_new: bool,
     // Removed with everything in it when the rehearsal is over.
@@ -241,15 +240,14 @@ impl Stage {
             let state = directory.path().to_owned();
             (Some(directory), state)
         };
-        let rehearsed = Rehearsed::in_world(args.world.as_deref());
         let outside = Outside {
             lab,
             world: rehearsal.world(),
             paths: Paths::new(state),
             cancel: outside::stop_on_signals(),
-            rehearsal: Some(rehearsed.clone()),
+            rehearsal: Some(Rehearsed::in_world(args.world.as_deref())),
         };
-        Ok(Stage { rehearsal, rehearsed, outside, is_new, _directory: directory })
+        Ok(Stage { rehearsal, outside, is_new, _directory: directory })
     }
 
     async fn prepare(&self, before: Before, ui: &Ui) -> Result<(), Failure> {
@@ -324,10 +322,11 @@ impl Stage {
 
     /// Runs the command; whatever it advises leads back to this world.
     async fn perform(&self, command: &Command, global: &Global, ui: &Ui, line: &str) -> Result<ExitCode, Failure> {
-        let rehearsed = self.rehearsed.clone();
-        ui.advise_as(move |text| rehearsed.text(text));
-        let code = on(command, global, ui, line, &self.outside).await;
-        code.map_err(|failure| self.rehearsed.failure(failure))
+        let code = on(command, global, ui, line, &self.outside);
+        let Some(rehearsed) = self.outside.rehearsal.clone() else { return code.await };
+        let advice = rehearsed.clone();
+        ui.advise_as(move |text| advice.text(text));
+        code.await.map_err(|failure| rehearsed.failure(failure))
     }
 
     fn keep(&self) -> Result<(), Failure> {

@@ -33,17 +33,18 @@ impl Rehearsed {
     /// and what was let go wrong, is in it already.
     #[must_use]
     pub fn again(&self, line: &str) -> Option<String> {
-        let mut words = line.split(' ');
-        let mut kept = vec!["coastal"];
+        let words = shlex::split(line).filter(|_| self.keeps)?;
+        let mut words = words.into_iter();
+        let mut kept = vec!["coastal".to_owned()];
         while let Some(word) = words.next() {
             let flag = ["--fault", "--from"].iter().find_map(|flag| word.strip_prefix(flag));
             match flag {
                 Some("") => drop(words.next()),
                 Some(joined) if joined.starts_with('=') => {}
-                _ => kept.push(word),
+                _ => kept.push(shell_word(&word)),
             }
         }
-        self.keeps.then(|| kept.join(" "))
+        Some(kept.join(" "))
     }
 
     /// A command line, or a sentence with commands in backticks, that leads back to this rehearsal.
@@ -78,8 +79,7 @@ impl Rehearsed {
         failure
     }
 
-    /// Advice, line by line.
-    pub fn lines<'a>(&self, lines: impl IntoIterator<Item = &'a mut String>) {
+    fn lines(&self, lines: &mut [String]) {
         for line in lines {
             *line = self.text(line);
         }
@@ -130,6 +130,8 @@ mod tests {
         let line = "rehearse --world w --fault pull-fails=a:1 --fault=tool-missing=helm up --verbose";
         let kept = Rehearsed::in_world(Some(Path::new("w")));
         assert_eq!(kept.again(line).as_deref(), Some("coastal rehearse --world w up --verbose"));
+        let line = "rehearse --world 'my w' --from 'my state.json' up";
+        assert_eq!(kept.again(line).as_deref(), Some("coastal rehearse --world 'my w' up"));
         assert_eq!(Rehearsed::in_world(None).again("rehearse up"), None);
     }
 

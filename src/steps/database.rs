@@ -203,6 +203,7 @@ impl Body for Down {
 
     async fn run(&self, cx: &StepContext, _found: &Finding) -> Result<(), Failure> {
         let spire = &cx.session.lab.spire;
+        // It was not there when the run began; the data would be gone for good.
         if release::current(cx, &spire.release, &spire.release_namespace).await?.is_some() {
             return Err(Failure::refused("SPIRE still uses the data store; without it every server would stop")
                 .fact(format!("release {} is installed", spire.release))

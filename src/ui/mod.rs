@@ -253,24 +253,30 @@ impl Ui {
     }
 
     /// What an audit found. `lab` is the file that holds the allow-list.
-    pub fn audit(&self, audit: &Audit, format: AuditFormat, strict: bool, lab: &str) {
+    pub fn audit(&self, mut audit: Audit, format: AuditFormat, strict: bool, lab: &str) {
+        for next in audit.findings.iter_mut().filter_map(|finding| finding.next.as_mut()) {
+            *next = self.advised(next);
+        }
         match format {
-            AuditFormat::Sarif => self.document(&audit::sarif(audit, lab)),
-            AuditFormat::Junit => self.out.write(&audit::junit(audit, strict)),
-            AuditFormat::Text if self.is_json() => self.document(audit),
+            AuditFormat::Sarif => self.document(&audit::sarif(&audit, lab)),
+            AuditFormat::Junit => self.out.write(&audit::junit(&audit, strict)),
+            AuditFormat::Text if self.is_json() => self.document(&audit),
             AuditFormat::Text => {
-                self.out.write(&audit::render(audit, self.out_style(), self.terminal.table_width));
+                self.out.write(&audit::render(&audit, self.out_style(), self.terminal.table_width));
             }
         }
     }
 
     /// What the checks said. `lab` is the lab's file.
-    pub fn checks(&self, report: &Report, checks: &[&Check], format: ChecksFormat, strict: bool, lab: &str) {
+    pub fn checks(&self, mut report: Report, checks: &[&Check], format: ChecksFormat, strict: bool, lab: &str) {
+        for next in report.answers.iter_mut().flat_map(|answer| &mut answer.next) {
+            *next = self.advised(next);
+        }
         match format {
-            ChecksFormat::Sarif => self.document(&checks::sarif(report, checks, lab)),
-            ChecksFormat::Junit => self.out.write(&checks::junit(report, strict)),
-            ChecksFormat::Text { .. } if self.is_json() => self.document(report),
-            ChecksFormat::Text { all } => self.out.write(&checks::render(report, all, self.out_style())),
+            ChecksFormat::Sarif => self.document(&checks::sarif(&report, checks, lab)),
+            ChecksFormat::Junit => self.out.write(&checks::junit(&report, strict)),
+            ChecksFormat::Text { .. } if self.is_json() => self.document(&report),
+            ChecksFormat::Text { all } => self.out.write(&checks::render(&report, all, self.out_style())),
         }
     }
 

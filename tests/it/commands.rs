@@ -249,14 +249,25 @@ fn nobody_else_can_read_the_kubeconfig() {
 #[test]
 fn what_a_rehearsal_advises_leads_back_to_it() {
     let lab = TestLab::new();
-    let ended = lab.start("rehearse --world w.json cluster-up", Stdio::null()).wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    let said = |words: &str| {
+        let ended = lab.start(&format!("rehearse --world w.json {words}"), Stdio::piped()).wait_with_output().unwrap();
+        String::from_utf8_lossy(&ended.stdout).into_owned() + &String::from_utf8_lossy(&ended.stderr)
+    };
+    let told = said("cluster-up");
     let next: Vec<&str> =
-        said.lines().filter_map(|line| line.strip_prefix("next: `coastal ")?.strip_suffix('`')).collect();
-    assert!(!next.is_empty(), "{said}");
+        told.lines().filter_map(|line| line.strip_prefix("next: `coastal ")?.strip_suffix('`')).collect();
+    assert!(!next.is_empty(), "{told}");
     for command in next {
-        assert!(command.starts_with("rehearse --world w.json "), "{said}");
+        assert!(command.starts_with("rehearse --world w.json "), "{told}");
         lab.coastal(command).ok();
+    }
+    // Commands that only look as well.
+    lab.coastal("rehearse --world w.json deploy-malicious").ok();
+    for (look, way) in [("audit", "contain spiffe://"), ("check", "contain pirate-coast"), ("rotate", "upgrade --to ")]
+    {
+        let told = said(look);
+        assert!(told.contains(&format!("`coastal rehearse --world w.json {way}")), "{told}");
+        assert!(!told.contains(&format!("`coastal {way}")), "{told}");
     }
     lab.coastal("rehearse up").ok().says("next: `coastal rehearse status`");
     let gone =

@@ -223,3 +223,13 @@ fn a_kubeconfig_that_leads_to_production_is_refused() {
     let asked = asked.lock().unwrap();
     assert!(!asked.is_empty() && asked.iter().all(|request| request.starts_with("GET ")), "{asked:?}");
 }
+
+#[test]
+fn every_tool_that_is_missing_is_named_by_what_only_looks_too() {
+    for command in ["status", "upgrade --to 1.8.0", "open prometheus"] {
+        let mut ran = TestLab::new().coastal(command).ends(4);
+        for tool in ["docker", "kind", "helm", "kubectl"] {
+            ran = ran.says(&format!("next: {tool}: install "));
+        }
+    }
+}

@@ -256,15 +256,16 @@ async fn jobs_complete_or_give_up() {
     }
 }
 
+fn job(image: &str) -> String {
+    format!(
+        "apiVersion: batch/v1\nkind: Job\nmetadata: {{name: check, namespace: default}}\nspec:\n  template:\n    \
+         spec: {{restartPolicy: Never, containers: [{{name: check, image: '{image}'}}]}}\n"
+    )
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_job_that_is_to_run_something_else_is_made_anew() {
     let w = world().await;
-    let job = |image: &str| {
-        format!(
-            "apiVersion: batch/v1\nkind: Job\nmetadata: {{name: check, namespace: default}}\nspec:\n  template:\n    \
-             spec: {{restartPolicy: Never, containers: [{{name: check, image: '{image}'}}]}}\n"
-        )
-    };
     w.apply(&job("x:1")).await;
     let first = w.api::<Job>().get("check").await.unwrap().uid();
     let wanted = marked(&job("x:2"));
@@ -278,12 +279,6 @@ async fn a_job_that_is_to_run_something_else_is_made_anew() {
 #[tokio::test(start_paused = true)]
 async fn a_job_of_somebody_else_is_left_alone() {
     let w = world().await;
-    let job = |image: &str| {
-        format!(
-            "apiVersion: batch/v1\nkind: Job\nmetadata: {{name: check, namespace: default}}\nspec:\n  template:\n    \
-             spec: {{restartPolicy: Never, containers: [{{name: check, image: '{image}'}}]}}\n"
-        )
-    };
     let theirs = parse("test", &job("x:1")).unwrap();
     w.patient(30, async |patience| w.cluster.apply(&theirs, patience).await).await.unwrap();
     let first = w.api::<Job>().get("check").await.unwrap().uid();
